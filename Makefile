@@ -25,7 +25,7 @@ LOCAL := $(BIN)/python -m localcluster
 help: ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\n  CLUSTER=local|current|kind  where `make demo` runs\n'
-	@printf '  UNTIL=answers|receipt|gateway|round\n                              where `make demo` stops; at its end by default\n'
+	@printf '  UNTIL=answers|scaling|receipt|gateway|round\n                              where `make demo` stops; at its end by default\n'
 	@printf '  ONLY=unit,api,chart,e2e     which suites `make test` runs\n'
 	@printf '  K=EXPRESSION                which tests; KEEP=1 keeps their cluster up\n'
 	@printf '  REGISTRY=HOST/PATH          where `make images` pushes; IMAGES= some of them\n'

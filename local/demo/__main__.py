@@ -68,9 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--until",
-        choices=["answers", "receipt", "gateway", "round", "end"],
+        choices=["answers", "scaling", "receipt", "gateway", "round", "end"],
         default="end",
-        help="where to stop: after the first answers; after a miner of the local subnet has answered with a receipt; "
+        help="where to stop: after the first answers; after a second engine has come and gone with a crowd of "
+        "patients, which what follows leaves out; after a miner of the local subnet has answered with a receipt; "
         "after a gateway has asked three miners; after a round, in which its validator examines them and sets their "
         "weights and which `end` leaves out; or after the twin has learned and refused to learn",
     )

@@ -58,6 +58,10 @@ class Kube:
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
         self.kubectl("apply", "--server-side", "--force-conflicts", "--field-manager=demo", "-f", "-", stdin=text)
 
+    def patch(self, kind: str, name: str, change: Json, *, namespace: str) -> None:
+        """Merge a change into an object; raises as `kubectl`."""
+        self.kubectl("patch", kind, name, "-n", namespace, "--type=merge", "-p", json.dumps(change))
+
     def get(self, *arguments: str) -> Json | None:
         """Return an object or list as JSON; None when it does not exist. Raises as `kubectl`."""
         text = self.kubectl("get", "-o", "json", "--ignore-not-found", *arguments)

@@ -79,6 +79,20 @@ def print_weights(
     console.print()
 
 
+def print_scaling(console: Console, title: str, decisions: Sequence[Json]) -> None:
+    """Print what was decided of a pool's size, and why: records of `status.scalingHistory`."""
+    print_scene(console, title)
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for header in ("TIME", "ENGINES", "REASON", "MESSAGE"):
+        table.add_column(header)
+    for each in decisions:
+        moment = str(each["time"])[11:19]
+        sizes = f"{each['fromReplicas']} → {each['toReplicas']}"
+        table.add_row(moment, sizes, as_text(str(each["reason"])), as_text(str(each["message"])))
+    console.print(table)
+    console.print()
+
+
 def print_circle(console: Console, drawing: str, *, scene: str) -> None:
     """Print the drawing as it is."""
     print_scene(console, scene)

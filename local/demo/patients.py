@@ -20,10 +20,14 @@ _PAUSE_S: Final = 0.1
 
 
 class Patients:
-    """Asks while it is entered; counts who answered."""
+    """Asks while it is entered; counts who answered. `number` people at once, for answers of so many `tokens`."""
 
-    def __init__(self, twin: str, questions: Sequence[str], *, namespace: str, kubeconfig: Path | None) -> None:
+    def __init__(
+        self, twin: str, questions: Sequence[str], *, namespace: str, kubeconfig: Path | None, number: int = _PATIENTS,
+        tokens: int = _TOKENS,
+    ) -> None:  # fmt: skip
         self._questions = itertools.cycle(questions)
+        self._number, self._tokens = number, tokens
         self._twin, self._namespace, self._kubeconfig = twin, namespace, kubeconfig
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -32,7 +36,7 @@ class Patients:
         self._failures: list[str] = []
 
     def __enter__(self) -> Self:
-        self._threads = [threading.Thread(target=self._ask_on, daemon=True) for _ in range(_PATIENTS)]
+        self._threads = [threading.Thread(target=self._ask_on, daemon=True) for _ in range(self._number)]
         for thread in self._threads:
             thread.start()
         return self
@@ -68,7 +72,9 @@ class Patients:
             self._ended.wait(_PAUSE_S)
 
     def _ask(self, api: Api, text: str) -> None:
-        question = Question(twin=self._twin, text=text, namespace=self._namespace, max_tokens=_TOKENS, stream=False)
+        question = Question(
+            twin=self._twin, text=text, namespace=self._namespace, max_tokens=self._tokens, stream=False
+        )
         try:
             answer = ask(api, question)
         except TwinCliError as error:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from demo import gateway, installation, lessons, pages, receipts, rounds
+from demo import gateway, installation, lessons, pages, receipts, rounds, scaling
 from demo import images as pictures
 from demo.asking import ask_twin
 from demo.builds import Builds
@@ -29,6 +29,7 @@ from kubectl_twin.views import short_digest
 _READY_TIMEOUT_S = 600.0
 _KINDS = {
     "answers": ("twins", "minerpools"),
+    "scaling": ("twins", "minerpools"),
     "receipt": ("twins", "minerpools"),
     "gateway": ("twins", "minerpools", "validators"),
     "round": ("twins", "minerpools", "validators"),
@@ -57,7 +58,9 @@ def run(options: Options, timeline: Timeline) -> None:
                 "Both twins gave the same answer, though their adapters differ",
                 remedy=f"`kubectl twin status {DOCTORS[0].twin} -n {NAMESPACE}` shows what each engine pod verified",
             )
-        if subnet is not None and options.until != "answers":
+        if options.until == "scaling":
+            scaling.show(stage, DOCTORS[0])
+        elif subnet is not None and options.until != "answers":
             receipts.show(stage, subnet, DOCTORS[0])
             if options.until != "receipt":
                 gateway.show(stage, subnet, DOCTORS[0])
@@ -117,7 +120,7 @@ def _build_images(builds: Builds) -> Images:
 
 def _subnet(stage: Stage) -> Subnet | None:
     """Return the local subnet; None where only answers are wanted, and no earlier run put the pool on one."""
-    if stage.options.until == "answers" and not is_on(stage.kube):
+    if stage.options.until in {"answers", "scaling"} and not is_on(stage.kube):
         return None
     return Subnet.open(stage.kube, stage.options)
 
