@@ -361,7 +361,7 @@ async def test_the_remote_copy_that_shrinks_while_read_is_refused(
         return [{**meta, "size": meta["size"] + 1} for meta in await listing(self, at_most=at_most)]
 
     monkeypatch.setattr(Location, "listing", larger)
-    with pytest.raises(StoreUnreachable, match="when the model.s files were listed"):
+    with pytest.raises(StoreUnreachable, match=r"when the model's files were listed"):
         await get(tmp_path / "cache")
 
 
