@@ -22,7 +22,7 @@ from neurons.agent.metrics import AgentMetrics
 from neurons.agent.monitor import EngineMonitor
 from neurons.agent.oddities import MOST_BYTES, Asked, OddAnswers
 from neurons.agent.roster import Roster
-from neurons.agent.traffic import Traffic
+from neurons.agent.traffic import BrokenOff, Traffic
 from neurons.shares import Shares
 
 log = logging.getLogger(__name__)
@@ -139,12 +139,11 @@ class Proxy:
                 "Busy", f"this pod has {self._shares.total} requests in flight, and this twin has its share of them"
             )
         digest = keeper.adapter.digest if keeper is not None else None
-        # From the check above to this line nothing awaits, so an adapter can't be unloaded in between.
+        # From the check above until the request is counted nothing awaits: no adapter can be unloaded in between.
         self._shares.begin(whose)
         try:
-            with self._traffic.request(name):
-                body, asked = orjson.dumps(document), Asked.of(document)
-                return await self._forward(request, path, name, digest, body=body, asked=asked)
+            body, asked = orjson.dumps(document), Asked.of(document)
+            return await self._forward(request, path, name, digest, body=body, asked=asked)
         finally:
             self._shares.end(whose)
 
@@ -156,7 +155,10 @@ class Proxy:
         mark = {names.SERVED_NAME_HEADER: name, **self._mark(digest)}
         response: web.StreamResponse | None = None
         try:
-            async with self._engine.open("POST", path, headers=headers, body=body) as upstream:
+            async with (
+                self._traffic.request(name),
+                self._engine.open("POST", path, headers=headers, body=body) as upstream,
+            ):
                 if upstream.content_length is not None and upstream.content_length <= _WHOLE_BYTES:
                     answer = await upstream.read()
                     if digest is not None and upstream.status in (400, 404) and _is_unknown_model(answer):
@@ -183,6 +185,11 @@ class Proxy:
             if response is None:
                 self._traffic.unanswered += 1
             raise  # the client went away; leaving the context closes the engine's connection, which aborts the request
+        except BrokenOff:
+            message = (
+                "the agent broke the answer off: this pod's engine or the model asked was found not to answer well"
+            )
+            return self._end(request, response, "BrokenOff", message, mark)
         except aiohttp.ClientConnectorError as error:
             self._monitor.kick()
             log.warning("engine can't be reached: %s", error.os_error)
@@ -191,11 +198,24 @@ class Proxy:
             if request.transport is None or request.transport.is_closing():
                 raise  # it was the client's side that broke
             self._monitor.kick()
-            if response is None:
-                return problem(502, "EngineBroke", f"the engine broke off: {type(error).__name__}", headers=mark)
-            # The answer has begun; only a broken connection tells the client that it is not whole.
+            message = f"the engine broke off: {type(error).__name__}"
+            return self._end(request, response, "EngineBroke", message, mark)
+
+    def _end(
+        self,
+        request: web.BaseRequest,
+        response: web.StreamResponse | None,
+        kind: str,
+        message: str,
+        mark: Mapping[str, str],
+    ) -> web.StreamResponse:
+        """Return what a request ends with that no engine finishes; `response` is what has begun of its answer."""
+        if response is None:
+            return problem(502, kind, message, headers=mark)
+        # Only a broken connection tells the client that the answer is not whole.
+        if request.transport is not None:
             request.transport.abort()
-            return response
+        return response
 
     def _look_at(self, name: str, status: int, answer: bytes, asked: Asked) -> None:
         # In the next turn, so that the client's last byte doesn't wait for it.

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+
+class BrokenOff(Exception):  # noqa: N818 - it says what became of a request
+    """A request was broken off by the agent itself: no good answer to it comes from this engine."""
 
 
 class Traffic:
@@ -17,7 +21,8 @@ class Traffic:
         self._running: Counter[str] = Counter()
         self._total = 0
         self._last: dict[str, float] = {}
-        self._tasks: dict[asyncio.Task[object], str] = {}
+        self._limits: dict[asyncio.Timeout, str] = {}
+        """What ends each request, if it is to be broken off."""
         self._idle: dict[str | None, list[asyncio.Future[None]]] = {}
         self.unanswered = 0
         """Requests whose client left before the engine's first byte; many of them with no progress are a bad sign."""
@@ -31,19 +36,24 @@ class Traffic:
         """Return the requests in flight under one name."""
         return self._running[name]
 
-    @contextmanager
-    def request(self, name: str) -> Iterator[None]:
-        """Count one request for as long as the context lasts."""
+    @asynccontextmanager
+    async def request(self, name: str) -> AsyncIterator[None]:
+        """Count one request for as long as the context lasts. Raises BrokenOff for one that was; awaits nothing."""
         self._running[name] += 1
         self._total += 1
-        task = asyncio.current_task()
-        if task is not None:
-            self._tasks[task] = name
+        limit = asyncio.timeout(None)
         try:
-            yield
+            async with limit:
+                self._limits[limit] = name
+                try:
+                    yield
+                finally:
+                    del self._limits[limit]
+        except TimeoutError:
+            if limit.expired():
+                raise BrokenOff from None
+            raise
         finally:
-            if task is not None:
-                self._tasks.pop(task, None)
             self._last[name] = self._clock()
             self._running[name] -= 1
             self._total -= 1
@@ -55,9 +65,10 @@ class Traffic:
 
     def abort(self, name: str | None = None) -> None:
         """Break off what runs under a name, or everything: no good answer comes, and miners can ask another pod."""
-        for task, running in tuple(self._tasks.items()):
-            if name in (None, running):
-                task.cancel()
+        now = asyncio.get_running_loop().time()
+        for limit, running in self._limits.items():
+            if name in (None, running) and not limit.expired():
+                limit.reschedule(now)
 
     async def idle(self, name: str | None = None) -> None:
         """Wait until no request runs under `name`, or none at all. Callers set their own time limit."""

@@ -19,6 +19,8 @@ class Begun(BaseModel):
 
     tag: str
     """The ETag of what it was begun from."""
+    size: int = Field(ge=0)
+    """Bytes of it as a whole: a gateway to a file system may keep the ETag of a file that was replaced behind it."""
     synced: int = Field(ge=0)
     """Bytes that are on the disk even if the node loses its power now."""
 
@@ -43,10 +45,18 @@ class Progress:
             return cls(folder, {})
         return cls(folder, dict(note.root))
 
-    def begun(self, path: str, *, tag: str | None) -> Begun | None:
-        """Return how far a file has come that has this ETag now; None where there is nothing to go on from."""
+    def begun(self, path: str, *, tag: str | None, size: int) -> Begun | None:
+        """Return how far a file has come that is this one still; None where there is nothing to go on from.
+
+        `tag` may be in quotes or not: Azure's listings leave them out, its answers don't.
+        """
         found = self.files.get(path)
-        if found is None or found.tag != tag or not found.synced:
+        if (
+            found is None
+            or not found.synced
+            or tag is None
+            or (found.tag.strip('"'), found.size) != (tag.strip('"'), size)
+        ):
             return None
         try:
             there = (self.folder / path).stat().st_size

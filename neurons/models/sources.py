@@ -108,16 +108,27 @@ class _ObjectSource:
             raise failures.exceptions[0] from failures
 
     async def _fetch(self, file: SourceFile, target: Path, progress: Progress) -> None:
-        begun = progress.begun(file.path, tag=file.tag)
+        begun = progress.begun(file.path, tag=file.tag, size=file.size)
         if begun is not None and begun.synced == file.size:
             return
         result: GetResult | LocalFile | None = None
         if begun is not None:
             result = await self.location.get_rest(file.path, start=begun.synced, tag=begun.tag)
         size = begun.synced if begun is not None and result is not None else 0
-        if result is None:  # nothing is there, or the source changed since
-            result = await self.location.get(file.path)
-        tag = None if isinstance(result, LocalFile) else result.meta["e_tag"]
+        if result is None:  # nothing is there to go on from, or no going on
+            try:
+                result = await self.location.get(file.path)
+            except ArtifactNotFound:
+                if file.size:
+                    raise
+                return  # a folder's marker: its name ends with a slash, which listings don't show
+        uri = join(self.location.uri, file.path)
+        if result.meta["size"] != file.size:
+            raise StoreUnreachable(
+                f"{uri}: it had {file.size} bytes when the model's files were listed, and has {result.meta['size']} "
+                "now. All files are listed again at the next attempt."
+            )
+        tag = None if isinstance(result, LocalFile) else _strong(result.meta["e_tag"])
         with translated(doing=f"writing {file.path}", uri=str(target)):
             target.parent.mkdir(parents=True, exist_ok=True)
             if not size:
@@ -132,16 +143,20 @@ class _ObjectSource:
                     await asyncio.to_thread(opened.write, chunk)
                     if tag is not None and size - synced >= _SYNC_BYTES:
                         await asyncio.to_thread(_sync, opened)
-                        progress.note(file.path, Begun(tag=tag, synced=size))
+                        progress.note(file.path, Begun(tag=tag, size=file.size, synced=size))
                         synced = size
                 if tag is not None and size == file.size:
                     await asyncio.to_thread(_sync, opened)
-                    progress.note(file.path, Begun(tag=tag, synced=size))
+                    progress.note(file.path, Begun(tag=tag, size=file.size, synced=size))
             finally:
                 opened.close()
         if size != file.size:
-            uri = join(self.location.uri, file.path)
             raise StoreUnreachable(f"{uri}: the transfer broke off after {size} of {file.size} bytes. Check the store.")
+
+
+def _strong(tag: str | None) -> str | None:
+    """Return an ETag that only the same bytes have; None of a weak one, and of none."""
+    return tag if tag and not tag.startswith("W/") else None
 
 
 def _sync(file: BinaryIO) -> None:

@@ -5,9 +5,10 @@
 
 from neurons.privacy.deidentifier import MAX_CHARACTERS, Deidentifier, Removed, Scrubbed
 from neurons.privacy.errors import DeidentifierUnavailable, PrivacyError, TextRefused
+from neurons.privacy.failing import log_failing
 from neurons.privacy.identifiers import Finding, Identifier, find_identifiers
 
 __all__ = [
     "MAX_CHARACTERS", "Deidentifier", "DeidentifierUnavailable", "Finding", "Identifier", "PrivacyError", "Removed", "Scrubbed",
-    "TextRefused", "find_identifiers",
+    "TextRefused", "find_identifiers", "log_failing",
 ]  # fmt: skip

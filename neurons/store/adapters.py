@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import os
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -219,14 +219,19 @@ async def _fetch_file(location: Location, entry: FileEntry, target: Path, room: 
         begun = await to_the_end(_begun, target, entry)
     if begun and begun == entry.size:
         return
-    try:
-        await _fetch_rest(location, entry, target, room, start=begun)
-    except DigestMismatch:
-        if not begun:
-            raise
-        room.lacks(room.left + begun)
-        await to_the_end(target.unlink)
-        await _fetch_rest(location, entry, target, room, start=0)
+    if begun:
+        with suppress(DigestMismatch):  # what came before was wrong
+            if await _fetch_rest(location, entry, target, room, start=begun):
+                return
+        room.lacks(room.left + await to_the_end(_remove, target))
+    await _fetch_rest(location, entry, target, room, start=0)
+
+
+def _remove(target: Path) -> int:
+    """Remove a file and return the bytes that it had."""
+    size = target.stat().st_size
+    target.unlink()
+    return size
 
 
 def _begun(target: Path, entry: FileEntry) -> int:
@@ -238,13 +243,16 @@ def _begun(target: Path, entry: FileEntry) -> int:
     return size
 
 
-async def _fetch_rest(location: Location, entry: FileEntry, target: Path, room: Reservation, *, start: int) -> None:
+async def _fetch_rest(location: Location, entry: FileEntry, target: Path, room: Reservation, *, start: int) -> bool:
+    """Write a file from byte `start` on; returns False where the store gives it as a whole only, or it is shorter."""
     try:
-        result = await location.get(entry.path, start=start)
+        result = await (location.get_rest(entry.path, start=start) if start else location.get(entry.path))
     except ArtifactNotFound as error:
         raise DigestMismatch(
             f"{location.uri}: {entry.path} is listed in {MANIFEST_FILE} but is not there. Push the adapter again."
         ) from error
+    if result is None:
+        return False
     _check_size(result.meta["size"], entry, location.uri)
     hasher = hashlib.sha256()
     size = start
@@ -264,6 +272,7 @@ async def _fetch_rest(location: Location, entry: FileEntry, target: Path, room: 
             "store."
         )
     _check_digest(f"sha256:{hasher.hexdigest()}", entry, location.uri)
+    return True
 
 
 def _go_on(path: Path, hasher: hashlib._Hash, start: int) -> BinaryIO:

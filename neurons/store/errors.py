@@ -101,6 +101,11 @@ class NoSpace(StoreError):  # noqa: N818
 
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
+_NO_SUCH_PART = re.compile(
+    r"416 range not satisfiable|wanted range starting|non-partial response|content.range|requested \d+\.\.",
+    re.IGNORECASE,
+)
+"""What obstore, which has one exception for all of these, says of an answer to a request for a part."""
 _METADATA_SERVICE = re.compile(r"169\.254\.169\.254|metadata\.google\.internal|Account must be specified")
 
 
@@ -134,6 +139,11 @@ def translated(*, doing: str, uri: str) -> Iterator[None]:
         if type(error).__name__ != "RustPanic":
             raise
         raise StoreUnreachable(f"{uri}: the storage client failed while {doing}: {_first_line(error)}") from error
+
+
+def is_about_the_part(error: BaseError) -> bool:
+    """Tell whether a store answered that it doesn't give the part of an object that it was asked for."""
+    return _NO_SUCH_PART.search(str(error)) is not None
 
 
 def from_os_error(error: OSError, *, uri: str, doing: str) -> StoreError:

@@ -27,13 +27,20 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import PreconditionError
+from obstore.exceptions import BaseError, PreconditionError
 from obstore.store import LocalStore, from_url
 
 from bettertherapy_api import names
 from neurons.store.activity import in_thread, moved
 from neurons.store.credentials import mounted_credentials
-from neurons.store.errors import ArtifactNotFound, FolderNotFound, ManifestInvalid, StoreUnreachable, translated
+from neurons.store.errors import (
+    ArtifactNotFound,
+    FolderNotFound,
+    ManifestInvalid,
+    StoreUnreachable,
+    is_about_the_part,
+    translated,
+)
 
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult, ObjectMeta
@@ -111,24 +118,34 @@ class Location:
     folder: Path | None
     """Where the folder is in this pod's file system, for pvc:// and file://."""
 
-    async def get(self, name: str, *, start: int = 0) -> GetResult | LocalFile:
-        """Begin to read an object, from byte `start` on; raises ArtifactNotFound and the rest of the tree."""
+    async def get(self, name: str) -> GetResult | LocalFile:
+        """Begin to read an object; raises ArtifactNotFound and the rest of the tree."""
         with translated(doing=f"reading {name}", uri=self.uri):
             async with asyncio.timeout(self.limits.call):
                 if self.folder is not None:
-                    return await in_thread(LocalFile.at, self.folder / name, start)
-                if not start:
-                    return await obstore.get_async(self.store, name)
-                return await obstore.get_async(self.store, name, options={"range": {"offset": start}})
+                    return await in_thread(LocalFile.at, self.folder / name)
+                return await obstore.get_async(self.store, name)
 
-    async def get_rest(self, name: str, *, start: int, tag: str) -> GetResult | None:
-        """Begin to read an object from byte `start` on; None when it is no longer the one that had this ETag."""
+    async def get_rest(self, name: str, *, start: int, tag: str | None = None) -> GetResult | LocalFile | None:
+        """Begin to read an object from byte `start` on; None where it must be read as a whole.
+
+        That is so when it is no longer the one that had the ETag `tag`, when it ends before `start`, and when the store
+        gives no parts of objects.
+        """
         with translated(doing=f"reading {name}", uri=self.uri):
             try:
                 async with asyncio.timeout(self.limits.call):
-                    options: GetOptions = {"range": {"offset": start}, "if_match": tag}
+                    if self.folder is not None:
+                        return await in_thread(LocalFile.at, self.folder / name, start)
+                    options: GetOptions = {"range": {"offset": start}}
+                    if tag is not None:
+                        options["if_match"] = tag
                     return await obstore.get_async(self.store, name, options=options)
             except PreconditionError:
+                return None
+            except BaseError as error:
+                if not is_about_the_part(error):
+                    raise
                 return None
 
     async def chunks(self, result: GetResult | LocalFile, *, name: str) -> AsyncIterator[bytes]:

@@ -201,9 +201,12 @@ def condition(thing: Manifest, kind: str) -> tuple[str, str]:
 
 
 async def until(
-    check: Callable[[], Awaitable[Any]], *, seconds: float = 20, what: str = "", every: float = 0.03
+    check: Callable[[], Awaitable[Any]], *, seconds: float = 60, what: str = "", every: float = 0.03
 ) -> Any:
-    """Await the first true result of `check`; fails with the last one."""
+    """Await the first true result of `check`; fails with the last one.
+
+    How long that takes is the machine's business, which may run other suites and build images meanwhile.
+    """
     last: Any = None
     try:
         async with asyncio.timeout(seconds):
@@ -341,7 +344,7 @@ async def operator(
 @contextlib.asynccontextmanager
 async def cluster(kubeconfig: Path, namespace: str) -> AsyncIterator[Cluster]:
     """Connect to the API server, as user and as agents."""
-    api = Api(await api_client(kubeconfig), request_seconds=10, resources=BY_KIND)
+    api = Api(await api_client(kubeconfig), request_seconds=30, resources=BY_KIND)
     access = access_from_environment({"KUBECONFIG": str(kubeconfig)})
     async with ClusterClient(access) as agents:
         try:

@@ -28,7 +28,7 @@ from twin_operator.domain.objects import Run, run_from
 from twin_operator.engine.resources import JOB, Manifest
 from twin_operator.kinds.resources import FINE_TUNE_RUN
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 LETTERS = {"r1": "b", "r2": "c", "r3": "d"}
 

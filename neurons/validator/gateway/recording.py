@@ -35,6 +35,7 @@ from neurons.ledger import (
 )
 from neurons.ledger import Session as SessionRecord
 from neurons.ledger.records import MAX_TEXT
+from neurons.privacy import log_failing
 from neurons.validator.gateway.asking import Failed
 from neurons.validator.gateway.checking import Words
 from neurons.validator.gateway.metrics import Metrics
@@ -236,7 +237,7 @@ class Recording:
             why = type(error).__name__  # its words may quote the text
             if why not in self._said:
                 self._said.add(why)
-                log.error("texts can't be freed of identifiers, and are not written", extra={"why": why})  # noqa: TRY400
+                log_failing(log, error, effect="those that fail are not written")
             return Withheld()
         # The ledger takes no longer one; a miner's must not keep the question and all others' answers out of it.
         return done if len(done.text) <= MAX_TEXT else Withheld()

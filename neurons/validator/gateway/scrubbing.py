@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from neurons.privacy import Deidentifier, DeidentifierUnavailable, Scrubbed
+from neurons.privacy import Deidentifier, DeidentifierUnavailable, Scrubbed, log_failing
 from neurons.validator.gateway.recording import Scrubber
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class ScrubbedOnDemand:
                 try:
                     self._scrubber = PrivacyScrubber(self._load())
                 except DeidentifierUnavailable as error:
-                    log.error("texts can't be freed of identifiers, so none is written: %s", error)  # noqa: TRY400
+                    log_failing(log, error, effect="none is written")
                     self._unavailable = str(error)
                     raise
         return self._scrubber(text)
@@ -67,5 +67,5 @@ def load_scrubber() -> Scrubber | None:
     try:
         return PrivacyScrubber(Deidentifier.load())
     except DeidentifierUnavailable as error:
-        log.error("texts can't be freed of identifiers, so none is written: %s", error)  # noqa: TRY400
+        log_failing(log, error, effect="none is written")
         return None

@@ -27,7 +27,7 @@ from neurons.ledger import Ledger, Miner, Twin
 from neurons.lessons.embedding import EmbedderMissing
 from neurons.lessons.model import load_embedder
 from neurons.miner.upstream import Upstream
-from neurons.privacy import Deidentifier, DeidentifierUnavailable
+from neurons.privacy import Deidentifier, DeidentifierUnavailable, log_failing
 from neurons.receipts import neuron_of
 from neurons.sources import Source, SourceError
 from neurons.sources.local import LocalCorpus
@@ -276,7 +276,7 @@ def _deidentifier() -> Deidentifier | None:
     try:
         return Deidentifier.load()
     except DeidentifierUnavailable as error:
-        log.error("identifiers can't be looked for, so no answer to a patient's question is kept: %s", error)  # noqa: TRY400
+        log_failing(log, error, effect="no answer to a patient's question is kept")
         return None
 
 

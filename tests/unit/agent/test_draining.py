@@ -6,9 +6,6 @@ import asyncio
 import time
 from pathlib import Path
 
-import aiohttp
-import pytest
-
 from tests.unit.agent.pod import Pod, read_events, running_pod, set_modified, until
 
 
@@ -43,7 +40,8 @@ async def test_an_idle_pod_is_drained_at_once(pod: Pod) -> None:
 async def test_a_wedged_engine_is_not_waited_for(tmp_path: Path) -> None:
     """kubelet runs the same hook before it restarts a wedged container; its requests never end.
 
-    They are broken off, so that a miner asks another pod now, and not when the engine's time to end is over.
+    They are broken off, so that a miner asks another pod now, and not when the engine's time to end is over. It is told
+    in words, and no connection is cut.
     """
     async with running_pod(tmp_path, wedge_seconds=0.5) as pod:
         await until(lambda: pod.agent.ready)
@@ -53,8 +51,11 @@ async def test_a_wedged_engine_is_not_waited_for(tmp_path: Path) -> None:
         assert not request.done()
         pod.settings.drain_file.touch()
         await until(pod.settings.drained_file.exists)
-        with pytest.raises(aiohttp.ServerDisconnectedError):
-            await request
+        status, document, headers = await request
+        assert (status, document["error"]["type"]) == (502, "BrokenOff")
+        assert "x-twin-retry" not in headers  # it had reached the engine
+        assert headers["x-twin-pod"] == "pod-1"
+        assert pod.agent.traffic.total == 0
 
 
 async def test_drain_files_of_an_earlier_process_are_removed(pod: Pod) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import orjson
 import pytest
 
 from bettertherapy_api.report import AdapterState, FailureReason
+from neurons.agent.known_answers import Health
 from neurons.agent.oddities import ENOUGH, WINDOW, Asked, OddAnswers, Oddity, oddity
 from neurons.agent.places import LONG_TOKENS, long_text
 from tests.standin import BASE, NOT_FINITE, SPOILING
@@ -115,6 +118,7 @@ async def test_odd_answers_that_pass_by_have_adapter_and_base_measured(patient: 
     good, bad = pod.adapter("good"), pod.adapter("bad", flaw=NOT_FINITE)
     pod.tables.write(good, bad)
     await pod.verified(good, bad, seconds=30)
+    await until(lambda: pod.agent.roster.known_answers.settled)
     checks = pod.agent.roster.known_answers.checks
     for _ in range(ENOUGH):
         assert pod.state(bad).state is AdapterState.VERIFIED  # type: ignore[union-attr]
@@ -131,12 +135,57 @@ async def test_odd_answers_of_the_base_model_have_it_asked_its_known_answers(pat
     good = pod.adapter("good")
     pod.tables.write(good)
     await pod.verified(good, seconds=30)
+    await until(lambda: pod.agent.roster.known_answers.settled)  # no look for the newcomer is under way
+    checks = pod.agent.roster.known_answers.checks
     pod.engine.spoilt = True
     for _ in range(ENOUGH):
-        await pod.answer(BASE, max_tokens=40)
+        assert pod.agent.roster.known_answers.checks == checks
+        assert (await pod.answer(BASE, max_tokens=40))[0] == 200
     await until(pod.settings.wedged_file.exists)
     await pod.engine.restart()
     await pod.verified(good, seconds=30)
+
+
+async def test_requests_in_flight_when_a_base_model_is_found_spoilt_are_told_so(patient: Pod) -> None:
+    """What was not begun is answered in words; of a stream that was, only a broken connection says that it isn't whole.
+
+    The door is open as before: the connection of the first serves the next request.
+    """
+    pod = patient
+    good = pod.adapter("good")
+    pod.tables.write(good)
+    await pod.verified(good, seconds=30)
+    await until(lambda: pod.agent.roster.known_answers.settled)
+    pod.engine.knobs.token_seconds = 0.05
+    running = asyncio.ensure_future(pod.answer(BASE, max_tokens=1000))
+    async with pod.ask(BASE, max_tokens=1000, stream=True) as stream:
+        await stream.content.readany()
+        await until(lambda: pod.agent.traffic.total == 2)
+        pod.engine.spoilt = True
+        assert await pod.agent.roster.known_answers.check() is Health.SPOILT
+        status, document, _ = await running
+        assert (status, document["error"]["type"]) == (502, "BrokenOff")
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await stream.read()
+    assert (await pod.answer(BASE))[0] == 503
+    await until(lambda: pod.agent.traffic.total == 0 and pod.engine.aborted >= 2)
+    assert pod.agent.traffic.unanswered == 0  # no client left
+
+
+async def test_who_asks_an_adapter_while_it_is_found_unsound_is_told_so_and_others_go_on(patient: Pod) -> None:
+    pod = patient
+    good, bad = pod.adapter("good"), pod.adapter("bad", flaw=NOT_FINITE)
+    pod.tables.write(good, bad)
+    await pod.verified(good, bad, seconds=30)
+    await until(lambda: pod.agent.roster.known_answers.settled)
+    pod.engine.knobs.token_seconds = 0.01
+    running = {each: asyncio.ensure_future(pod.answer(each.name, max_tokens=100)) for each in (good, bad)}
+    await until(lambda: pod.agent.traffic.total == 2)
+    pod.agent.traffic.abort(bad.name)
+    pod.agent.traffic.abort(bad.name)  # said twice, it is done once
+    assert (await running[bad])[0] == 502
+    assert not running[good].done()
+    assert (await running[good])[0] == 200
 
 
 async def test_weights_that_become_anothers_while_they_serve_are_loaded_afresh(watchful: Pod) -> None:

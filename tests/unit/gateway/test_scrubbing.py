@@ -22,6 +22,7 @@ def test_without_its_models_nothing_scrubs(monkeypatch: pytest.MonkeyPatch, capl
     with caplog.at_level(logging.ERROR):
         assert load_scrubber() is None
     assert "none is written" in caplog.text
+    assert "What to do: run the neuron image of this release" in caplog.text
 
 
 def test_what_it_makes_is_what_the_ledger_takes() -> None:

@@ -7,7 +7,9 @@ import shutil
 from collections import namedtuple
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import obstore
 import pytest
 from obstore.store import LocalStore
 
@@ -161,11 +163,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     get, get_rest = Location.get, Location.get_rest
 
-    async def whole(self: Location, name: str, *, start: int = 0) -> object:
-        found.append((name, start))
-        return await get(self, name, start=start)
+    async def whole(self: Location, name: str) -> object:
+        found.append((name, 0))
+        return await get(self, name)
 
-    async def rest(self: Location, name: str, *, start: int, tag: str) -> object:
+    async def rest(self: Location, name: str, *, start: int, tag: str | None = None) -> object:
         found.append((name, start))
         return await get_rest(self, name, start=start, tag=tag)
 
@@ -244,7 +246,62 @@ async def test_a_source_that_changes_between_listing_and_reading_begins_anew(
     assert fetched.digest == make_record(bucket, name="x", uri="x", revision=None).digest
 
 
-@pytest.mark.parametrize("note", ["", "{", '{"model.safetensors": {"tag": 1}}', "[]"])
+async def test_a_listing_may_leave_out_the_quotes_around_etags_as_azures_does(
+    bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[tuple[str, int]]
+) -> None:
+    root = tmp_path / "cache"
+    await broken_off(root, monkeypatch)
+    listing = Location.listing
+
+    async def unquoted(self: Location, *, at_most: int) -> list[dict[str, object]]:
+        found = await listing(self, at_most=at_most)
+        assert all(str(each["e_tag"]).startswith('"') for each in found)
+        return [{**each, "e_tag": str(each["e_tag"]).strip('"')} for each in found]
+
+    monkeypatch.setattr(Location, "listing", unquoted)
+    asked.clear()
+    await get(root)
+    assert [start for name, start in asked if name == "model.safetensors"] == [8192]
+
+
+@pytest.mark.parametrize(("tag", "begun"), [('"a"', True), ("a", True), ('W/"a"', False), ("", False), (None, False)])
+async def test_only_an_etag_that_proves_the_same_bytes_lets_a_download_go_on(
+    tag: str | None, begun: bool, bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    asked: list[tuple[str, int]],
+) -> None:  # fmt: skip
+    get_async, listing = obstore.get_async, Location.listing
+
+    class Tagged:
+        def __init__(self, result: Any) -> None:
+            self.meta = {**result.meta, "e_tag": tag}
+            self.stream = result.stream
+
+    async def tagged(store: object, name: str, *, options: dict[str, Any] | None = None) -> Tagged:
+        options = {key: value for key, value in (options or {}).items() if key != "if_match"}
+        return Tagged(await get_async(store, name, options=options))  # type: ignore[arg-type]
+
+    async def all_tagged(self: Location, *, at_most: int) -> list[dict[str, object]]:
+        return [{**each, "e_tag": tag} for each in await listing(self, at_most=at_most)]
+
+    monkeypatch.setattr(obstore, "get_async", tagged)
+    monkeypatch.setattr(Location, "listing", all_tagged)
+    root = tmp_path / "cache"
+    await broken_off(root, monkeypatch)
+    asked.clear()
+    await get(root)
+    assert [start for name, start in asked if name == "model.safetensors"] == [8192 if begun else 0]
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "",
+        "{",
+        '{"model.safetensors": {"tag": 1}}',
+        '{"model.safetensors": {"tag": "of a release before", "synced": 8192}}',
+        "[]",
+    ],
+)
 async def test_a_note_that_cant_be_read_says_nothing(
     note: str, bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[tuple[str, int]]
 ) -> None:
@@ -304,7 +361,7 @@ async def test_the_remote_copy_that_shrinks_while_read_is_refused(
         return [{**meta, "size": meta["size"] + 1} for meta in await listing(self, at_most=at_most)]
 
     monkeypatch.setattr(Location, "listing", larger)
-    with pytest.raises(StoreUnreachable, match="broke off"):
+    with pytest.raises(StoreUnreachable, match=r"when the model's files were listed"):
         await get(tmp_path / "cache")
 
 

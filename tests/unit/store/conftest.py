@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from bettertherapy_api.manifest import AdapterManifest, BaseModelEntry, Fingerpr
 from neurons.store import build_manifest, publish_adapter
 
 from .lora_files import lora, write_lora
+from .s3_service import KEY, WORD, Service
 
 BASE = BaseModelEntry(name="smollm2-135m-instruct", revision="1")
 FINGERPRINT = Fingerprint(token_ids=(1, 2, 3), logprobs=(-0.5, -1.25))
@@ -46,3 +49,24 @@ def store_root(tmp_path: Path) -> Path:
 async def published(peft_folder: Path, manifest: AdapterManifest, store_root: Path) -> str:
     """URI of a published adapter."""
     return await publish_adapter(peft_folder, f"file://{store_root}", "dr-who", manifest)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    service = Service.start(tmp_path_factory.mktemp("s3"))
+    try:
+        yield service
+    finally:
+        service.stop()
+
+
+@pytest.fixture
+def service(running: Service, monkeypatch: pytest.MonkeyPatch) -> Service:
+    """An S3 service with an empty bucket, which this process's environment names."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", WORD)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    for leftover in running.bucket.iterdir():
+        shutil.rmtree(leftover)
+    return running

@@ -227,13 +227,18 @@ WEIGHTS = "adapter_model.safetensors"
 def read_from(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """What is asked of the store: names, and from which byte on."""
     asked: list[tuple[str, int]] = []
-    get = Location.get
+    get, get_rest = Location.get, Location.get_rest
 
-    async def told(self: Location, name: str, *, start: int = 0) -> object:
+    async def whole(self: Location, name: str) -> object:
+        asked.append((name, 0))
+        return await get(self, name)
+
+    async def rest(self: Location, name: str, *, start: int, tag: str | None = None) -> object:
         asked.append((name, start))
-        return await get(self, name, start=start)
+        return await get_rest(self, name, start=start, tag=tag)
 
-    monkeypatch.setattr(Location, "get", told)
+    monkeypatch.setattr(Location, "get", whole)
+    monkeypatch.setattr(Location, "get_rest", rest)
     return asked
 
 

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from bettertherapy_api import names
 from bettertherapy_api.manifest import AdapterManifest, manifest_digest
-from localcluster.tools import tool_of
-from neurons.models import sources
 from neurons.models.fetch import Origin, fetch_model
 from neurons.store import (
     AccessDenied,
@@ -35,92 +24,16 @@ from neurons.store import (
     read_manifest,
 )
 from neurons.store import fetch_adapter as fetch
-from neurons.store.locations import Location
 
 from ..models.conftest import write_model
 from .conftest import BASE
 from .lora_files import lora, write_lora
-
-if TYPE_CHECKING:
-    from obstore import GetResult
+from .s3_service import KEY, WORD, Service, free_port
 
 pytestmark = pytest.mark.cluster
 
-KEY, WORD = "test-key", "test-word"
 ROOT = "s3://adapters/eu"
 QUICK = Limits(connect=1, read=1, retries=1, retry=2, call=10)
-
-
-@dataclass(frozen=True)
-class Service:
-    """A running S3 service. `bucket` is the folder behind s3://adapters: what is done to it, is done to the objects."""
-
-    process: subprocess.Popen[bytes]
-    endpoint: str
-    bucket: Path
-
-    def behind(self, uri: str) -> Path:
-        return self.bucket.parent / uri.removeprefix("s3://")
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        self.process.send_signal(signal.SIGSTOP)
-        os.waitpid(self.process.pid, os.WUNTRACED)  # until the last of its threads stands still
-        try:
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until_it_listens(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        assert process.poll() is None, f"versitygw ended with status {process.returncode}"
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            assert time.monotonic() < deadline, "versitygw does not listen"
-            time.sleep(0.05)
-        else:
-            return
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    tool = tool_of("versitygw")
-    if not tool.built:
-        pytest.skip("versitygw is not built: run `python -m localcluster build`")
-    root = tmp_path_factory.mktemp("s3")
-    for name in ("data/adapters", "data/models", "attributes"):
-        (root / name).mkdir(parents=True)
-    port = free_port()
-    command = [tool.folder / "versitygw", "--port", f"127.0.0.1:{port}", "--access", KEY, "--secret", WORD, "--quiet"]
-    process = subprocess.Popen(
-        [*command, "posix", "--sidecar", root / "attributes", root / "data"], stdout=subprocess.DEVNULL
-    )
-    try:
-        wait_until_it_listens(process, port)
-        yield Service(process, f"http://127.0.0.1:{port}", root / "data" / "adapters")
-    finally:
-        process.kill()
-        process.wait(10)
-
-
-@pytest.fixture
-def service(running: Service, monkeypatch: pytest.MonkeyPatch) -> Service:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", WORD)
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    for leftover in running.bucket.iterdir():
-        shutil.rmtree(leftover)
-    return running
 
 
 @pytest.fixture
@@ -218,47 +131,6 @@ async def test_a_base_model_is_fetched_into_the_cache(service: Service, tmp_path
     fetched = await fetch_model(uri="s3://models/smol", name="smol", revision=None, root=tmp_path / "cache")
     assert fetched.origin is Origin.FETCHED
     assert (fetched.folder / "model.safetensors").is_file()
-
-
-async def test_a_base_model_goes_on_where_its_download_broke_off_while_its_etag_is_the_same(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for changed in (False, True):
-        folder = write_model(service.bucket / f"resumed-{changed}")
-        weights, chunks, root = folder / "model.safetensors", Location.chunks, tmp_path / f"cache-{changed}"
-        uri = f"s3://adapters/resumed-{changed}"
-
-        async def until_the_middle(
-            self: Location, result: GetResult, *, name: str, chunks: Any = chunks
-        ) -> AsyncIterator[bytes]:
-            async for chunk in chunks(self, result, name=name):
-                if name == "model.safetensors":
-                    yield chunk[:8192]
-                    raise StoreUnreachable("gone")
-                yield chunk
-
-        with monkeypatch.context() as patched:
-            patched.setattr(sources, "_SYNC_BYTES", 4096)
-            patched.setattr(Location, "chunks", until_the_middle)
-            with pytest.raises(StoreUnreachable):
-                await fetch_model(uri=uri, name="m", revision=None, root=root)
-        if changed:
-            write_model(folder, seed=5)
-        begun: list[int | None] = []
-        get_rest = Location.get_rest
-
-        async def told(
-            self: Location, name: str, *, start: int, tag: str, begun: Any = begun, get_rest: Any = get_rest
-        ) -> GetResult | None:
-            begun.append(start)
-            found: GetResult | None = await get_rest(self, name, start=start, tag=tag)
-            return found
-
-        with monkeypatch.context() as patched:
-            patched.setattr(Location, "get_rest", told)
-            fetched = await fetch_model(uri=uri, name="m", revision=None, root=root)
-        assert begun == ([] if changed else [8192])
-        assert (fetched.folder / "model.safetensors").read_bytes() == weights.read_bytes()
 
 
 async def test_keys_that_were_rotated_reach_a_pod_that_runs(
