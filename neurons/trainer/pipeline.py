@@ -1,19 +1,22 @@
 """The runs of one process on their way: one trains, and beside it the next one is read and the last one published.
 
-Neither needs the GPU, and each of both took seconds in which it had nothing to do. Never more than one run is read
-ahead and one published beside, and none of a twin whose other run is not over. Each is its own run's: what fails there
-ends that run and no other, and it says meanwhile that the process is at work on another.
+Neither needs the GPU, which had nothing to do meanwhile. To read takes Python, of which there is one at a time: so it
+begins with the steps, while the main thread waits for the GPU, and not before, while that one prepares them. Never more
+than one run is read ahead and one published beside, and none of a twin whose other run is not over. Each is its own
+run's: what fails there ends that run and no other, and it says meanwhile that the process is at work on another.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -30,6 +33,8 @@ _LAST_SECONDS: Final = 5.0
 _SWITCH_SECONDS: Final = 1e-4
 """After which a thread lets another one go on. Each operation on a GPU lets it go and takes it back: beside one that
 reads, it would wait Python's usual 5 ms each time, and a step is a hundred operations."""
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -59,9 +64,9 @@ class Underway:
         )  # fmt: skip
         return self._tracked(self._run.read)
 
-    def train(self) -> None:
+    def train(self, *, stepping: Callable[[], None]) -> None:
         """See Run.train."""
-        self._tracked(self._run.train)
+        self._tracked(partial(self._run.train, stepping=stepping))
 
     def publish(self) -> dict[str, object]:
         """See Run.publish."""
@@ -114,10 +119,13 @@ class Pipeline:
             return
         with ExitStack() as stack:
             stack.callback(job.close)
-            if following is not None and following.twin not in (job.twin, self._published_beside()):
-                self._read_ahead(following)
+
+            def read_ahead() -> None:
+                if following is not None and following.twin not in (job.twin, self._published_beside()):
+                    self._read_ahead(following)
+
             if self._ends.is_waiting(job.name):
-                self._ends.attempt({job.name: job.progress}, job.train)
+                self._ends.attempt({job.name: job.progress}, lambda: job.train(stepping=read_ahead))
                 if following is not None:
                     self._between()
             if not self._ends.is_waiting(job.name):
@@ -151,7 +159,11 @@ class Pipeline:
             self._ends.done(job.name, word)
 
     def _read_ahead(self, options: argparse.Namespace) -> None:
-        job = self._begin(options)
+        try:
+            job = self._begin(options)
+        except OSError as error:  # it is no fault of the run that trains; its own turn will show it
+            log.warning("%s is not read ahead: %s", options.run, error)
+            return
 
         def read() -> None:
             self._ends.attempt({job.name: job.progress}, lambda: self._take(job), aside=True)

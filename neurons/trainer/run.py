@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -121,8 +121,12 @@ class Run:
             self._dataset = self._ask(self._read(self._known))
         return None
 
-    def train(self) -> None:
-        """Train what `read` read, unless an attempt before has published it; the adapter is then in a folder."""
+    def train(self, *, stepping: Callable[[], None] = lambda: None) -> None:
+        """Train what `read` read, unless an attempt before has published it; the adapter is then in a folder.
+
+        `stepping` is called when a first step is taken: from then on this thread mostly waits for the GPU.
+        """
+        self._stepping: Callable[[], None] | None = stepping
         if self._state.artifact is None:
             with self._timed("train"):
                 trained = self._train(self._dataset)
@@ -504,6 +508,9 @@ class Run:
         )
 
     def _report_step(self, step: Step, steps: Steps) -> None:
+        if self._stepping is not None:
+            stepping, self._stepping = self._stepping, None
+            stepping()
         self._seconds["steps"] = self._supervised_seconds + step.seconds
         if step.number == step.of:
             self._supervised_seconds = step.seconds

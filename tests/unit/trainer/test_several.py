@@ -240,14 +240,16 @@ def test_while_one_trains_the_next_is_read_and_the_last_one_published(
     group: Callable[..., Group], go: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trains, read = {name: Event() for name in "abc"}, {name: Event() for name in "abc"}
-    train, publish, settle = runs.Run._train, runs.Run._publish, runs.Run.read
+    steps: list[str] = []
+    train, publish, settle, report = runs.Run._train, runs.Run._publish, runs.Run.read, runs.Run._report_step
 
     def training(self: Any, dataset: Any) -> Any:
         name = self._options.run
         trains[name].set()
-        assert all(read[other].wait(WAIT) for other in "abc"[: "abc".index(name) + 2])
-        assert not any(each.is_set() for other, each in read.items() if ord(other) > ord(name) + 1), "one ahead"
-        return train(self, dataset)
+        trained = train(self, dataset)
+        for other, each in read.items():  # the next one, and none after it
+            assert each.wait(WAIT) if ord(other) <= ord(name) + 1 else not each.is_set()
+        return trained
 
     def publishing(self: Any, *args: Any) -> Any:
         if (name := self._options.run) != "c":
@@ -255,10 +257,17 @@ def test_while_one_trains_the_next_is_read_and_the_last_one_published(
         return publish(self, *args)
 
     def reading(self: Any) -> Any:
+        name = self._options.run
+        assert name == "a" or "ab"["abc".index(name) - 1] in steps, "while steps are taken, not before"
         word = settle(self)
-        read[self._options.run].set()
+        read[name].set()
         return word
 
+    def reporting(self: Any, *args: Any) -> None:
+        steps.append(self._options.run)
+        report(self, *args)
+
+    monkeypatch.setattr(runs.Run, "_report_step", reporting)
     monkeypatch.setattr(runs.Run, "_train", training)
     monkeypatch.setattr(runs.Run, "_publish", publishing)
     monkeypatch.setattr(runs.Run, "read", reading)
