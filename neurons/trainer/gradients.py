@@ -186,7 +186,8 @@ class Graphs:
             )
         torch.cuda.current_stream().wait_stream(self._stream)
         self._values, self._bounded = values, references is not None
-        return values[0]
+        loss: SupportsFloat = values[0]
+        return loss
 
     def prepare(self, lots: Sequence[Lot]) -> None:
         """Compute the largest once, unless one as large was; the gradients that this leaves mean nothing."""

@@ -80,6 +80,10 @@ class Underway:
         """Write its last progress, and delete its folder."""
         self._held.close()
 
+    def leave(self) -> None:
+        """Write its last progress; the folder stays, for somebody is at work in it for as long as the process lives."""
+        self.progress.__exit__(None, None, None)
+
     def _tracked(self, stage: Callable[[], T]) -> T:
         try:
             return stage()
@@ -201,9 +205,9 @@ class Pipeline:
             if self._ends.is_waiting(each.job.name):
                 self._ends.preempt({each.job.name: each.job.progress})
                 each.job.broke_off(Preempted("told to end"))
+            each.job.progress.close_soon()
         for each in beside:
-            if not each.is_alive():  # else it still needs its folder, for as long as the process lives
-                each.job.close()
+            (each.job.leave if each.is_alive() else each.job.close)()
 
 
 class _Beside(threading.Thread):

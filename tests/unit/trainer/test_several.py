@@ -349,6 +349,7 @@ def test_told_to_end_it_does_not_wait_for_a_store_that_does_not_answer(
     assert {run: each["failure"]["class"] for run, each in word["runs"].items()} == dict.fromkeys("abcd", "Preempted")
     said = {name: (each.document.elsewhere, each.document.failure is not None) for name, each in told.items()}
     assert said == {"a": (True, True), "b": (False, True), "c": (True, True), "d": (True, True)}
+    assert all(each._closing.is_set() for each in told.values()), "its last word is written"
 
 
 def test_another_attempt_trains_none_that_is_done(
