@@ -6,8 +6,9 @@ Exit status: 0 done (also: skipped), 1 failed for good, 75 worth another try, 2 
 examined by another program (neurons.examiner).
 
 `run GROUP + GROUP + …` does several runs of one base model one after the other, each with the arguments of `run` and a
-`--progress-configmap` of its own. Each line names its run, the last one says `{"runs": {NAME: …}}`. Exit status: 0 each
-is done or failed for good, 75 at least one may be tried again; another attempt trains none that the store says is done.
+`--progress-configmap` of its own; while one trains, the next one is read and the last one published. Each line names
+its run, the last one says `{"runs": {NAME: …}}`. Exit status: 0 each is done or failed for good, 75 at least one may be
+tried again; another attempt trains none that the store says is done.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -32,13 +32,12 @@ from neurons.trainer.errors import TrainerError
 from neurons.trainer.fingerprint import take_fingerprint
 from neurons.trainer.lines import Flaw
 from neurons.trainer.lora import Settings, Step, save, train
+from neurons.trainer.pipeline import Pipeline, Underway
 from neurons.trainer.progress import Progress, say
 from neurons.trainer.publish import publish
 from neurons.trainer.reporting import TERMINATION_LOG, TRY_AGAIN, failure_report, finish, progress_of_environment
-from neurons.trainer.run import Run
 from neurons.trainer.together import Ends
 from neurons.trainer.tokens import UNFIT, Fit, fit, unfit
-from neurons.trainer.tracking import tracking_of
 
 
 def main(arguments: Sequence[str] | None = None, *, termination_log: Path = TERMINATION_LOG) -> int:
@@ -61,28 +60,15 @@ def main(arguments: Sequence[str] | None = None, *, termination_log: Path = TERM
 def _run(runs: Sequence[argparse.Namespace], termination_log: Path) -> int:
     ends = Ends(runs, preempted="told to end; another attempt goes on from what is kept in the store.")
     hold_model(runs[0].base_model)
-    base = Base(runs[0].base_model)
+    base = Base(runs[0].base_model, several=ends.several)
+
+    def begin(options: argparse.Namespace) -> Underway:
+        return Underway(options, _progress_of(options, elsewhere=ends.several), base=base, termination=ends.termination)
+
     with ends.listening():
-        while ends.waiting and not ends.termination.requested:
-            _attempt(ends.waiting[0], base, ends)
-            if ends.waiting:
-                base.restore()
+        Pipeline(ends, begin=begin, between=base.restore).work()
         ends.preempt_the_rest(partial(_progress_of, elsewhere=ends.several))
     return ends.finish(termination_log)
-
-
-def _attempt(options: argparse.Namespace, base: Base, ends: Ends) -> None:
-    with tempfile.TemporaryDirectory(dir=options.work_dir) as work, _progress_of(options) as progress:
-
-        def train() -> None:
-            with tracking_of(options, Path(work) / "tensorboard") as tracking:
-                run = Run(
-                    options, work=Path(work), progress=progress, termination=ends.termination, base=base,
-                    tracking=tracking,
-                )  # fmt: skip
-                ends.done(options.run, run.execute())
-
-        ends.attempt({options.run: progress}, train)
 
 
 def _progress_of(options: argparse.Namespace, *, elsewhere: bool = False) -> Progress:

@@ -10,12 +10,13 @@ import gc
 import json
 import logging
 import sys
+import threading
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neurons.trainer.errors import OutOfMemory, is_out_of_memory
+from neurons.trainer.gradients import Recordings
 from neurons.trainer.lora import load
 from neurons.trainer.tokens import load_tokenizer
 
@@ -28,15 +29,23 @@ log = logging.getLogger(__name__)
 class Base:
     """The base model in a local folder. Nothing is read before it is asked for."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, several: bool = False) -> None:
+        """`several`: more than one run will train on it, so what a training records on it is kept for the next."""
         self.folder = folder
+        self.recordings = Recordings() if several else None
         self._model: Any = None
         self._as_read: _Looks | None = None
+        self._tokenizers: dict[bool, Any] = {}
+        """By whether the main thread uses it: two threads may not use one at the same time."""
 
-    @cached_property
+    @property
     def tokenizer(self) -> Any:
-        """Its tokenizer, which nobody may change. Raises BadModel."""
-        return load_tokenizer(self.folder)
+        """Its tokenizer, which nobody may change: one for the main thread, and one for those beside it, of which one
+        at a time may ask. Raises BadModel."""
+        whose = threading.current_thread() is threading.main_thread()
+        if whose not in self._tokenizers:
+            self._tokenizers[whose] = load_tokenizer(self.folder)
+        return self._tokenizers[whose]
 
     def model(self, *, quantization: str | None = None) -> Any:
         """Lend the model, on the GPU when there is one. Raises BadModel and OutOfMemory.
@@ -79,6 +88,8 @@ class Base:
 
     def _drop(self) -> None:
         self._model = self._as_read = None
+        if self.recordings is not None:
+            self.recordings.drop()
         _free()
 
 

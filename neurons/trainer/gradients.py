@@ -2,18 +2,31 @@
 
 With LoRA a step is thousands of kernels, and for small batches a GPU finishes them sooner than Python hands them out. A
 graph hands out a whole step at once, for batches of one shape; so batches are filled up to few shapes.
+
+What a graph computes with stays where it was when the graph was recorded, and all graphs share that memory. It is taken
+for the largest batch first: by smaller ones first, each larger one would take as much again, since its parts fit into
+no gap that theirs left.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, SupportsFloat
 
 from neurons.trainer.attention import packed_attention, suits
-from neurons.trainer.packing import Batch, Example, Packed, cross_entropy, logits_of, pack, pack_to_common_shape
+from neurons.trainer.packing import (
+    Batch,
+    Example,
+    Packed,
+    common_size,
+    cross_entropy,
+    logits_of,
+    pack,
+    pack_to_common_shape,
+)
 from neurons.trainer.reference import Reference, divergence, joined
 
 if TYPE_CHECKING:
@@ -22,30 +35,46 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+Lot = tuple[Sequence[Example], Sequence[Reference] | None]
+"""A batch, and what the parent predicts of each example where that is looked at."""
+
+
 class Gradients(Protocol):
     """Computes the gradients of batches."""
 
-    distance: float | None
-    """Of the last batch: KL(parent ‖ child) in nats a learned token; None where it isn't bounded."""
+    @property
+    def distance(self) -> float | None:
+        """Of the last batch: KL(parent ‖ child) in nats a learned token; None where it isn't bounded."""
+        ...
 
-    def of(self, examples: Sequence[Example], references: Sequence[Reference] | None = None) -> float:
+    def of(self, examples: Sequence[Example], references: Sequence[Reference] | None = None) -> SupportsFloat:
         """Leave the batch's gradients in the parameters and return its loss, in nats a learned token.
+
+        Who makes a number of it waits for the GPU, and must do so before the next batch.
 
         With `references`, one for each example, the gradients are those of loss and weighted distance together.
         """
         ...
 
+    def prepare(self, lots: Sequence[Lot]) -> None:
+        """Take the memory for batches that will come, which are as these or smaller."""
+        ...
 
-def gradients_for(model: Any, *, kl_weight: float = 0.0, packed: bool = True, sharded: bool = False) -> Gradients:
+
+def gradients_for(
+    model: Any, *, kl_weight: float = 0.0, packed: bool = True, sharded: bool = False,
+    recordings: Recordings | None = None,
+) -> Gradients:  # fmt: skip
     """Return what computes this model's gradients fastest; not `packed`: for a model that can't keep examples apart.
 
-    Of a `sharded` model no graph is recorded: what it gathers lies elsewhere each time.
+    Of a `sharded` model no graph is recorded: what it gathers lies elsewhere each time. `recordings` may have graphs.
     """
     if not packed:
         return OneByOne(model, kl_weight=kl_weight)
     if sharded or not suits(model):
         return Eager(model, kl_weight=kl_weight)
-    return Graphs(model, kl_weight=kl_weight)
+    recorded = recordings.take(model, kl_weight=kl_weight) if recordings is not None else None
+    return recorded or Graphs(model, kl_weight=kl_weight)
 
 
 class Eager:
@@ -60,6 +89,9 @@ class Eager:
         self._model.zero_grad(set_to_none=True)
         value, self.distance = self._add(examples, references, share=1.0)
         return value
+
+    def prepare(self, lots: Sequence[Lot]) -> None:
+        """Nothing: what one batch leaves is taken apart when another one finds no room."""
 
     def _add(
         self, examples: Sequence[Example], references: Sequence[Reference] | None, *, share: float
@@ -106,7 +138,8 @@ class _Graph:
 
 
 class Graphs:
-    """By a CUDA graph for each shape, recorded when it comes first; only the very first one warms up what all need.
+    """By a CUDA graph for each shape, recorded when it comes first; only the very first one warms up what all need, and
+    is to be the largest (`prepare`).
 
     A shape that can't be recorded is computed once without, and tried again when it comes again. What can't be recorded
     then, such as a model that asks the GPU for numbers on the way, is computed as without graphs.
@@ -117,33 +150,33 @@ class Graphs:
 
         self._model, self._weight = model, kl_weight
         self._fused = _has_kernels(model)
-        self.distance: float | None = None
+        self._values: torch.Tensor | None = None
+        self._bounded = False
         self._graphs: dict[tuple[int, ...], _Graph] = {}
         self._seen: set[tuple[int, ...]] = set()
+        self._room: tuple[int, int] | None = None
+        """Of the batch that memory is taken for, as `common_size` has it."""
         self._possible = True
         # One stream for all: autograd adds up gradients on the stream that it met them on first.
         self._stream = torch.cuda.Stream()
         # And one memory: beside that of the graphs, what a new shape's first time takes would be as much again.
         self._memory = torch.cuda.MemPool()
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        # All gradients in one place that stays: graphs write where they wrote when they were recorded.
-        self._all = torch.zeros(
-            sum(each.numel() for each in parameters), dtype=parameters[0].dtype, device=parameters[0].device
-        )
-        sizes = [each.numel() for each in parameters]
-        for parameter, part in zip(parameters, self._all.split(sizes), strict=True):
-            parameter.grad = part.view_as(parameter)
+        self._places = Places(trainable(model))
 
-    def of(self, examples: Sequence[Example], references: Sequence[Reference] | None = None) -> float:
+    @property
+    def distance(self) -> float | None:
+        """See Gradients."""
+        return float(self._values[1]) if self._values is not None and self._bounded else None
+
+    def of(self, examples: Sequence[Example], references: Sequence[Reference] | None = None) -> SupportsFloat:
         """See Gradients."""
         import torch  # noqa: PLC0415
 
-        batch = pack_to_common_shape(examples)
+        batch, reference = _filled_up(examples, references)
         shape = (*batch.shape, references is not None)
-        reference = joined(references, rows=batch.kept) if references is not None else None
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            if self._possible and self._seen and shape not in self._graphs:
+            if self._possible and self._room is not None and shape not in self._graphs:
                 self._record(batch, reference, shape)
             self._seen.add(shape)
             values = (
@@ -151,10 +184,48 @@ class Graphs:
                 if shape in self._graphs
                 else self._compute_once(batch, self._on_device(reference))
             )
-            loss, distance = values.tolist()
         torch.cuda.current_stream().wait_stream(self._stream)
-        self.distance = distance if references is not None else None
-        return float(loss)
+        self._values, self._bounded = values, references is not None
+        loss: SupportsFloat = values[0]
+        return loss
+
+    def prepare(self, lots: Sequence[Lot]) -> None:
+        """Compute the largest once, unless one as large was; the gradients that this leaves mean nothing."""
+        import torch  # noqa: PLC0415
+
+        if not lots:
+            return
+        examples, references = largest(lots)
+        size = common_size(examples)
+        if self._room is not None and size <= self._room:
+            return
+        if self._graphs:
+            self._begin_anew()
+        self._room = size
+        batch, reference = _filled_up(examples, references)
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            self._compute_once(batch, self._on_device(reference))
+        torch.cuda.current_stream().wait_stream(self._stream)
+
+    def lend(self, model: Any) -> None:
+        """Compute with another adapted model from now on: of the same base model and of the same form (`form_of`)."""
+        self._model = model
+        self._places.take(trainable(model))
+
+    def rest(self) -> None:
+        """Hold no model, until one is lent."""
+        self._model = self._values = None
+
+    def _begin_anew(self) -> None:
+        """Give back the memory of what is recorded: beside it, what is larger would take as much again."""
+        import torch  # noqa: PLC0415
+
+        self._graphs.clear()
+        self._seen.clear()
+        self._values = None
+        self._memory = torch.cuda.MemPool()
+        torch.cuda.empty_cache()
 
     def _on_device(self, reference: Reference | None) -> Reference | None:
         return None if reference is None else reference.to(self._model.device)
@@ -163,6 +234,7 @@ class Graphs:
         import torch  # noqa: PLC0415
 
         numbers = batch.tensor(self._model.device)
+        self._room = self._room or (batch.length, batch.kept)
         with torch.cuda.use_mem_pool(self._memory):
             return self._compute(batch, numbers, reference)
 
@@ -170,7 +242,7 @@ class Graphs:
         import torch  # noqa: PLC0415
 
         packed = batch.split(numbers)
-        self._all.zero_()
+        self._places.gradients.zero_()
         attention = {"cu_seq_lens_q": packed.bounds.to(torch.int32), "max_length_q": batch.longest}
         # The backward pass too: what gradient checkpointing computes again must attend as it did at first.
         # In this thread: memory pools are a thread's, and so is what cuBLAS allocates before its first product.
@@ -230,6 +302,102 @@ class Graphs:
             recorded.reference.logprobs.copy_(reference.logprobs)
         recorded.graph.replay()
         return recorded.values
+
+
+class Places:
+    """Where an adapter's weights and gradients lie, whichever model they belong to: a graph computes with these places
+    alone."""
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Take the parameters' own places; their gradients lie in one tensor, one after the other."""
+        import torch  # noqa: PLC0415
+
+        self.gradients = torch.zeros(
+            sum(each.numel() for each in parameters), dtype=parameters[0].dtype, device=parameters[0].device
+        )
+        self._weights = [parameter.data for parameter in parameters]
+        self.take(parameters)
+
+    def take(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Let other parameters, of the same shapes in the same order, lie here with what they hold."""
+        parts = self.gradients.zero_().split([each.numel() for each in self._weights])
+        for place, part, parameter in zip(self._weights, parts, parameters, strict=True):
+            place.copy_(parameter.data)
+            parameter.data = place
+            parameter.grad = part.view_as(place)
+
+
+def trainable(model: Any) -> list[torch.nn.Parameter]:
+    """Return what a training changes, in the model's order."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def form_of(model: Any, *, kl_weight: float) -> Hashable:
+    """Return all that a recorded graph holds besides an adapter's weights and a batch: where the base model lies, the
+    adapter's form and scales, and what is asked of the kernels."""
+    import torch  # noqa: PLC0415
+
+    frozen = [each for each in (*model.parameters(), *model.buffers()) if not each.requires_grad]
+    adapted = [(name, each.shape, each.dtype) for name, each in model.named_parameters() if each.requires_grad]
+    scales = [
+        (name, *sorted(module.scaling.items()))
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, "scaling", None), dict)
+    ]
+    return (
+        tuple((each.data_ptr(), each.shape, each.dtype) for each in frozen), tuple(adapted), tuple(scales), kl_weight,
+        bool(getattr(model, "is_gradient_checkpointing", False)),
+        torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(),
+    )  # fmt: skip
+
+
+class Recordings:
+    """The graphs of one training of a process, for the next one of the same form: to record them anew takes seconds.
+
+    They are kept where memory is plenty. Whoever takes them has them alone, and what breaks off leaves none.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[Hashable, Graphs] | None = None
+
+    def take(self, model: Any, *, kl_weight: float) -> Graphs | None:
+        """Return what was left, lent to this model, if it is of the same form; else drop it."""
+        kept, self._kept = self._kept, None
+        if kept is None or kept[0] != form_of(model, kl_weight=kl_weight):
+            return None
+        kept[1].lend(model)
+        return kept[1]
+
+    def leave(self, gradients: Gradients, model: Any, *, kl_weight: float) -> None:
+        """Keep what computed the gradients of this model, if it recorded any."""
+        if isinstance(gradients, Graphs) and _plenty_is_free():
+            self._kept = form_of(model, kl_weight=kl_weight), gradients
+            gradients.rest()
+
+    def drop(self) -> None:
+        """Give back the memory."""
+        self._kept = None
+
+
+def _plenty_is_free() -> bool:
+    """Tell whether a third of the GPU is free: for what comes between two trainings, and begins the next."""
+    import torch  # noqa: PLC0415
+
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info()
+    return bool(free >= total / 3)
+
+
+def largest(lots: Sequence[Lot]) -> Lot:
+    """Return the batch that takes the most memory, filled up to its common shape."""
+    return max(lots, key=lambda lot: common_size(lot[0]))
+
+
+def _filled_up(
+    examples: Sequence[Example], references: Sequence[Reference] | None
+) -> tuple[Batch, Reference | None]:  # fmt: skip
+    batch = pack_to_common_shape(examples)
+    return batch, joined(references, rows=batch.kept) if references is not None else None
 
 
 def _has_kernels(model: Any) -> bool:

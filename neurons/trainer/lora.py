@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from neurons.store.manifests import CONFIG_FILE
 from neurons.trainer.divergence import Watch, first_not_finite, require_sound_weights
@@ -27,6 +28,7 @@ from neurons.trainer.gradients import (
     loss_without_gradients,
     predictions,
     reproducible,
+    trainable,
 )
 from neurons.trainer.packing import IGNORED, Example
 from neurons.trainer.parallel import Alone
@@ -38,9 +40,11 @@ if TYPE_CHECKING:
     import torch
 
     from neurons.trainer.base import Base
+    from neurons.trainer.gradients import Lot, Recordings
     from neurons.trainer.lines import Message
 
 _log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 _WARM_UP_SHARE: Final = 0.1
 _MAX_GRADIENT_NORM: Final = 1.0
 _STEPS_BETWEEN_LOOKS: Final = 10
@@ -271,7 +275,10 @@ def _learn_here(
     """Learn a lesson in this process; return the adapted model, the losses, and what early stopping knows."""
     settings = lesson.settings
     model = base.model(quantization=settings.quantization)
-    adapted, losses, stopping = learn(model, lesson, report=report, interruptions=interruptions)
+    recordings = base.recordings if settings.quantization is None else None
+    adapted, losses, stopping = learn(
+        model, lesson, report=report, interruptions=interruptions, recordings=recordings
+    )  # fmt: skip
     if settings.quantization is not None:
         import torch  # noqa: PLC0415
 
@@ -285,11 +292,12 @@ def _learn_here(
 
 def learn(
     model: Any, lesson: Lesson, *, report: Callable[[Step], None], interruptions: Interruptions,
-    team: Alone | None = None,
+    team: Alone | None = None, recordings: Recordings | None = None,
 ) -> tuple[Any, list[float], EarlyStopping]:  # fmt: skip
     """Put an adapter onto a base model and train it; return it with the losses. Raises TrainerError.
 
-    Each process of a `team` calls this with the same lesson, and has the same adapter afterwards.
+    Each process of a `team` calls this with the same lesson, and has the same adapter afterwards. `recordings` are
+    those of trainings before on this very base model.
     """
     import torch  # noqa: PLC0415
 
@@ -303,7 +311,7 @@ def learn(
         model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
     try:
         with interruptions.between_steps(), reproducible():
-            if team.sharded:  # what is left in the middle of a backward pass can't be tried again, as `_gradients` does
+            if team.sharded:  # what is left in the middle of a backward pass can't be tried again, as is done below
                 torch.use_deterministic_algorithms(True, warn_only=True)
             losses, stopping = _optimise(
                 adapted,
@@ -313,6 +321,7 @@ def learn(
                 interruptions=interruptions,
                 held_out=lesson.held_out,
                 team=team,
+                recordings=recordings,
             )
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise OutOfMemory(
@@ -434,12 +443,13 @@ def _optimise(
     interruptions: Interruptions,
     held_out: Sequence[Example] = (),
     team: Alone | None = None,
+    recordings: Recordings | None = None,
 ) -> tuple[list[float], EarlyStopping]:
     import torch  # noqa: PLC0415
 
     team = team or Alone()
     packed = _packs(model, examples, team)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parameters = trainable(model)
     team.alike(parameters)
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
     batches = _order(len(examples), settings)
@@ -460,22 +470,22 @@ def _optimise(
         stopping.restore(interruptions.resume["validation"])
     done = len(losses)
     model.train()
-    gradients = team.sharing(
-        gradients_for(model, kl_weight=settings.kl_weight, packed=packed, sharded=team.sharded), parameters
-    )
+    own = gradients_for(model, kl_weight=settings.kl_weight, packed=packed, sharded=team.sharded, recordings=recordings)
+    lots = _lots(examples, batches[done:], references)
+    gradients = _prepared(team.sharing(own, parameters), lots)
     ends = epoch_ends(len(examples), settings.batch_size, settings.steps)
     begun = kept_at = time.monotonic()
-    for number, batch in enumerate(batches[done:], start=done + 1):
+    for number, (batch, known) in enumerate(lots, start=done + 1):
         if stopping.over:
             break
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * _rate(number - 1, settings.steps)
-        known = [references[index] for index in batch] if references is not None else None
-        value = _gradients(gradients, [examples[index] for index in batch], known)
+        computed = _as_reproducible_as_can_be(partial(gradients.of, batch, known))
         norm = torch.nn.utils.clip_grad_norm_(parameters, _MAX_GRADIENT_NORM)
-        losses.append(value)
-        watch.step(number, losses=losses, gradient_norm=float(norm))
         optimiser.step()
+        # Only now: to ask for a number is to wait until the GPU has nothing left to do.
+        losses.append(value := float(computed))
+        watch.step(number, losses=losses, gradient_norm=float(norm))
         if number % _STEPS_BETWEEN_LOOKS == 0 or number == settings.steps:
             watch.weights(number, model)
         if number == settings.steps:
@@ -500,11 +510,35 @@ def _optimise(
             kept_at = time.monotonic()
         if told_to_end:
             raise Preempted(f"stopped after step {number} of {settings.steps}; another attempt goes on from there.")
-    if stopping.best is not None and stopping.best_step != len(losses):
+    if recordings is not None:
+        recordings.leave(own, model, kl_weight=settings.kl_weight)
+    _settle(model, stopping, steps=len(losses))
+    return losses, stopping
+
+
+def _prepared(gradients: Gradients, lots: Sequence[Lot]) -> Gradients:
+    _as_reproducible_as_can_be(partial(gradients.prepare, lots))
+    return gradients
+
+
+def _settle(model: Any, stopping: EarlyStopping, *, steps: int) -> None:
+    """Leave the model ready to answer, with the weights that count."""
+    if stopping.best is not None and stopping.best_step != steps:
         put_weights(model, stopping.best)
     model.eval()
     model.zero_grad(set_to_none=True)
-    return losses, stopping
+
+
+def _lots(
+    examples: Sequence[Example], batches: Sequence[Sequence[int]], references: Sequence[Reference] | None
+) -> list[Lot]:
+    return [
+        (
+            [examples[index] for index in batch],
+            [references[index] for index in batch] if references is not None else None,
+        )
+        for batch in batches
+    ]
 
 
 def _packs(model: Any, examples: Sequence[Example], team: Alone) -> bool:
@@ -530,18 +564,18 @@ def _mean_loss(
     return sum(value * count for value, count in zip(values, learned, strict=True)) / sum(learned)
 
 
-def _gradients(gradients: Gradients, batch: Sequence[Example], references: Sequence[Reference] | None) -> float:
-    """Compute a batch's gradients, if need be by algorithms that don't give the same bits each time."""
+def _as_reproducible_as_can_be(compute: Callable[[], Result]) -> Result:
+    """Compute, if need be by algorithms that don't give the same bits each time."""
     import torch  # noqa: PLC0415
 
     try:
-        return gradients.of(batch, references)
+        return compute()
     except RuntimeError as error:
         if "deterministic" not in str(error) or torch.is_deterministic_algorithms_warn_only_enabled():
             raise
         _log.warning("this training is not reproducible to the bit: %s", first_line(error))
         torch.use_deterministic_algorithms(True, warn_only=True)
-        return gradients.of(batch, references)
+        return compute()
 
 
 def checkpoint_of(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -101,12 +101,9 @@ def pack_to_common_shape(examples: Sequence[Example]) -> Batch:
     average, an eighth at most, from 1024 tokens on. The learned tokens are filled up to halves of the length. A shape
     that is new costs a third of a second, so there are to be few.
     """
-    tokens = sum(len(example.token_ids) for example in examples)
-    step = max(_ALIGNMENT, 2 ** max(0, tokens.bit_length() - 4))
-    length = -(-tokens // step) * step
-    filler = Example((_FILLER,) * (length - tokens), (IGNORED,) * (length - tokens))
-    packed = pack([*examples, filler])
-    kept = length // 2 if 2 * packed.kept <= length else length
+    length, kept = common_size(examples)
+    unfilled = length - sum(len(example.token_ids) for example in examples)
+    packed = pack([*examples, Example((_FILLER,) * unfilled, (IGNORED,) * unfilled)])
     unkept = kept - packed.kept
     before_targets = len(packed.numbers) - packed.kept
     return Batch(
@@ -119,6 +116,16 @@ def pack_to_common_shape(examples: Sequence[Example]) -> Batch:
         longest=length,  # kernels stop at an example's own end
         kept=kept,
     )  # fmt: skip
+
+
+def common_size(examples: Sequence[Example]) -> tuple[int, int]:
+    """Return the length of a batch's common shape and the learned tokens in it, by which memory goes; packs nothing."""
+    tokens = sum(len(example.token_ids) for example in examples)
+    step = max(_ALIGNMENT, 2 ** max(0, tokens.bit_length() - 4))
+    length = -(-tokens // step) * step
+    labels = (label for example in examples for label in example.labels)
+    learned = sum(label != IGNORED for label in islice(labels, 1, None))
+    return length, length // 2 if 2 * learned <= length else length
 
 
 def loss_of(model: Any, packed: Packed, **attention: Any) -> torch.Tensor:

@@ -15,7 +15,7 @@ from neurons.trainer.packing import IGNORED, Example
 if TYPE_CHECKING:
     import torch
 
-    from neurons.trainer.gradients import Gradients
+    from neurons.trainer.gradients import Gradients, Lot
     from neurons.trainer.reference import Reference
 
 Part = TypeVar("Part")
@@ -112,6 +112,17 @@ class Shared:
         self._gradients, self._team, self._parameters = gradients, team, tuple(parameters)
         self.distance: float | None = None
 
+    def prepare(self, lots: Sequence[Lot]) -> None:
+        """See neurons.trainer.gradients.Gradients: for this process's shares."""
+        own = [(shares(examples, self._team.size)[self._team.number], examples, known) for examples, known in lots]
+        self._gradients.prepare(
+            [
+                ([examples[place] for place in places], None if known is None else [known[place] for place in places])
+                for places, examples, known in own
+                if places
+            ]
+        )
+
     def of(self, examples: Sequence[Example], references: Sequence[Reference] | None = None) -> float:
         """See neurons.trainer.gradients.Gradients."""
         import torch  # noqa: PLC0415
@@ -125,7 +136,7 @@ class Shared:
         computed = own or ([0] if self._team.sharded else [])
         if computed:
             known = [references[place] for place in computed] if references is not None else None
-            loss = self._gradients.of([examples[place] for place in computed], known)
+            loss = float(self._gradients.of([examples[place] for place in computed], known))
             distance = self._gradients.distance or 0.0
         with torch.no_grad():
             if not own:

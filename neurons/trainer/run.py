@@ -11,13 +11,13 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from bettertherapy_api import names
-from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, BaseModelEntry, Lineage
+from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, BaseModelEntry, Fingerprint, Lineage
 from bettertherapy_api.run_progress import ArtifactReport, DatasetReport, RunStage
 from neurons.scoring import safety_items
 from neurons.scoring.contrasts import safety_contrasts
@@ -54,6 +54,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_ADAPTER: Final = "adapter"
+"""Folder of the trained adapter, within the run's own."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Parent:
@@ -65,7 +68,7 @@ class _Parent:
 
 
 class Run:
-    """One attempt at a run. `execute` returns what the trainer's last line says; raises TrainerError."""
+    """One attempt at a run: `read`, `train` and `publish`, each once, in whatever thread. Raises TrainerError."""
 
     def __init__(
         self,
@@ -99,21 +102,45 @@ class Run:
         self._held_out: tuple[Asked, ...] | None = None
 
     def execute(self) -> dict[str, object]:
-        """Do what is left of the run."""
+        """Do what is left of the run, one stage after the other."""
+        if (word := self.read()) is not None:
+            return word
+        self.train()
+        return self.publish()
+
+    def read(self) -> dict[str, object] | None:
+        """Settle and read what is trained on; return the last word of a run that is skipped. Needs no GPU."""
         with self._timed("data"):
             self._system_prompt = self._read_system_prompt()
             self._state = self._ask(self._archive.state(self._options.run, self._request()))
             self._parent = self._fetch_parent()
-            known, skipped = self._settle_dataset()
+            self._known, skipped = self._settle_dataset()
             if skipped is not None:
                 self._progress.stage(RunStage.DONE, skipped=skipped)
                 return {"skipped": skipped}
-            dataset = self._ask(self._read(known))
+            self._dataset = self._ask(self._read(self._known))
+        return None
+
+    def train(self, *, stepping: Callable[[], None] = lambda: None) -> None:
+        """Train what `read` read, unless an attempt before has published it; the adapter is then in a folder.
+
+        `stepping` is called when a first step is taken: from then on this thread mostly waits for the GPU.
+        """
+        self._stepping: Callable[[], None] | None = stepping
         if self._state.artifact is None:
             with self._timed("train"):
-                trained = self._train(dataset)
+                trained = self._train(self._dataset)
+            self._progress.stage(RunStage.PUBLISH, remaining_seconds=None)
+            with self._timed("save"):
+                save(trained, self._work / _ADAPTER, base_model_name=self._base.name)
+            with self._timed("fingerprint"):
+                self._fingerprint = self._take_fingerprint(trained)
+
+    def publish(self) -> dict[str, object]:
+        """Publish what `train` left, and return what the trainer's last line says. Needs no GPU."""
+        if self._state.artifact is None:
             with self._timed("publish"):
-                self._publish(self._work / "adapter", trained, dataset, known)
+                self._publish(self._work / _ADAPTER, self._fingerprint)
             self._tracking.end("FINISHED", adapter=self._made().digest)
         artifact = self._made()
         self._progress.tell(artifact=artifact)
@@ -481,6 +508,9 @@ class Run:
         )
 
     def _report_step(self, step: Step, steps: Steps) -> None:
+        if self._stepping is not None:
+            stepping, self._stepping = self._stepping, None
+            stepping()
         self._seconds["steps"] = self._supervised_seconds + step.seconds
         if step.number == step.of:
             self._supervised_seconds = step.seconds
@@ -507,18 +537,19 @@ class Run:
 
     # Publish
 
-    def _publish(self, folder: Path, trained: Trained, dataset: Dataset, known: Known) -> None:
-        self._progress.stage(RunStage.PUBLISH, remaining_seconds=None)
-        save(trained, folder, base_model_name=self._base.name)
-        with self._timed("fingerprint"):
-            parent = self._parent.folder if self._parent is not None else None
-            fingerprint, distance = take_fingerprint(trained, parent=parent)
+    def _take_fingerprint(self, trained: Trained) -> Fingerprint:
+        parent = self._parent.folder if self._parent is not None else None
+        fingerprint, distance = take_fingerprint(trained, parent=parent)
         say(
             event="fingerprint",
             tokens=len(fingerprint.token_ids),
             nats_to_base=round(distance, 4),
             **margins(fingerprint.probes or ()),
         )
+        return fingerprint
+
+    def _publish(self, folder: Path, fingerprint: Fingerprint) -> None:
+        dataset, known = self._dataset, self._known
         asked = self._options
         parent_digest = self._parent.digest if self._parent is not None else None
         manifest = describe(

@@ -10,7 +10,7 @@ import argparse
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from bettertherapy_api.run_progress import LastWord
@@ -33,6 +33,7 @@ class Ends:
         self._runs, self._preempted = tuple(runs), preempted
         self._words: dict[str, Mapping[str, object]] = {}
         self._again = self._for_good = False
+        self._lock = threading.Lock()
         self.termination = Termination()
 
     @property
@@ -57,21 +58,24 @@ class Ends:
                 self.termination.install()
             yield
 
-    def attempt(self, progress: Mapping[str, Progress], doing: Callable[[], None]) -> None:
+    def attempt(self, progress: Mapping[str, Progress], doing: Callable[[], None], *, aside: bool = False) -> None:
         """Take what is raised by `doing`, SIGTERM too, for the end of these runs, by name; they say that they are at
         work.
 
         A fault that nobody expected is raised where there is one run, and ends these alone where there are several.
+        `aside`: in a thread beside the main one, which is at work on another run. SIGTERM interrupts nothing there, and
+        how the process ends says nothing of these.
         """
         only = next(iter(progress)) if self.several and len(progress) == 1 else None
+        interruptible: AbstractContextManager[None] = nullcontext() if aside else self.termination.interruptible()
         # Of an exception nothing is kept but what it says: its frames hold a model's memory.
         try:
-            with saying_of(only), self.termination.interruptible():
+            with saying_of(only), interruptible:
                 for told in progress.values():
-                    told.tell(elsewhere=False)
+                    told.tell(elsewhere=aside)
                 doing()
         except Terminated:
-            self._fail(progress, Preempted(self._preempted))
+            self.preempt(progress)
         except TrainerError as error:
             self._fail(progress, error)
         except Exception as error:
@@ -81,7 +85,8 @@ class Ends:
                 raise
             else:
                 log.exception("a fault that nobody expected ended %s", ", ".join(progress))
-                self._words |= {run: {} for run in progress if run not in self._words}
+                for run in progress:
+                    self._ended(run, {})
                 self._again = True
         else:
             for run in progress:
@@ -89,18 +94,20 @@ class Ends:
                     progress[run].tell(elsewhere=self.several)
 
     def done(self, run: str, word: Mapping[str, object]) -> None:
-        """Take a run's result."""
-        self._words[run] = word
-        if self.several:
-            with saying_of(run):
-                say(**word)
+        """Take a run's result, unless it is over already."""
+        if self._ended(run, word):
+            self._said(run, word)
+
+    def preempt(self, progress: Mapping[str, Progress]) -> None:
+        """Say of those that are not over, by name, that they may be tried again."""
+        self._fail(progress, Preempted(self._preempted))
 
     def preempt_the_rest(self, progress_of: Callable[[Run], Progress]) -> None:
         """Say of the runs that never began that they may be tried again; `progress_of` returns a run's progress."""
         with ExitStack() as stack:
             # All at once: a pod that is told to end has some seconds.
             entered = {run.run: stack.enter_context(progress_of(run)) for run in self.waiting}
-            self._fail(entered, Preempted(self._preempted))
+            self.preempt(entered)
             for progress in entered.values():
                 progress.close_soon()
 
@@ -114,10 +121,21 @@ class Ends:
 
     def _fail(self, progress: Mapping[str, Progress], error: TrainerError) -> None:
         failure = failure_report(error)
+        word = LastWord(failure=failure).model_dump(by_alias=True)
         for run, told in progress.items():
-            if run in self._words:
+            if not self._ended(run, word):
                 continue
             told.tell(failure=failure)
-            self.done(run, LastWord(failure=failure).model_dump(by_alias=True))
+            self._said(run, word)
             self._again |= error.retryable
             self._for_good |= not error.retryable
+
+    def _ended(self, run: str, word: Mapping[str, object]) -> bool:
+        """Take a run's last word; the first one stands, whichever thread brings it. Tells whether it was that one."""
+        with self._lock:
+            return self._words.setdefault(run, word) is word
+
+    def _said(self, run: str, word: Mapping[str, object]) -> None:
+        if self.several:
+            with saying_of(run):
+                say(**word)

@@ -95,8 +95,8 @@ class Tracking:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
-        if error is not None and not self._ended:
-            self.end(_KILLED if isinstance(error, (Preempted, Terminated)) else "FAILED", failure=_class_of(error))
+        if error is not None:
+            self.broke_off(error)
         self._closing.set()
         if self._thread is not None:
             self._thread.join(timeout=_LAST_WORD_SECONDS)
@@ -121,6 +121,11 @@ class Tracking:
         if self._begun:
             self._flush()
             self._put(lambda sink: sink.end(status, tags))
+
+    def broke_off(self, error: BaseException) -> None:
+        """Say that it ended with an error, unless it had ended before."""
+        if not self._ended:
+            self.end(_KILLED if isinstance(error, (Preempted, Terminated)) else "FAILED", failure=_class_of(error))
 
     def _put(self, tell: Callable[[Sink], None]) -> None:
         if self._sinks:

@@ -102,6 +102,7 @@ MODULES: Final[dict[str, str]] = {
 
 ELSEWHERE: Final = (
     "gpu-serving", "gpu-changes", "gpu-bad", "gpu-bad-unchecked", "gpu-kills", "gpu-kernels", "gpu-training",
+    "gpu-together",
 )  # fmt: skip
 """Measured on a GPU machine (tests/gpu, tests/bench/training.py); their results are put into build/bench by hand."""
 

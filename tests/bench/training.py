@@ -69,7 +69,7 @@ Step = Callable[[Sequence[Example]], float | None]
 """Leaves a batch's gradients in the model's parameters; may return the loss."""
 
 
-def plain(model: Any) -> Step:
+def plain(model: Any, _: Sequence[Sequence[Example]]) -> Step:
     """Return what a few lines of transformers and PEFT do. It waits for no loss, so Python runs ahead of the GPU."""
 
     def step(examples: Sequence[Example]) -> None:
@@ -81,7 +81,7 @@ def plain(model: Any) -> Step:
     return step
 
 
-def packed_with_liger(model: Any) -> Step:
+def packed_with_liger(model: Any, _: Sequence[Sequence[Example]]) -> Step:
     """Return what packing and all of Liger's kernels do, without graphs; nobody waits for the loss here either."""
     import torch
 
@@ -121,16 +121,19 @@ def with_liger(model: Any) -> Iterator[None]:
         modeling_llama.__dict__.update(family)
 
 
-def trainer(model: Any) -> Step:
+def trainer(model: Any, batches: Sequence[Sequence[Example]]) -> Step:
     """Return what the trainer does at the start of a training."""
-    return gradients_for(model).of
+    gradients = gradients_for(model)
+    gradients.prepare([(batch, None) for batch in batches])
+    return gradients.of
 
 
 @dataclass(frozen=True)
 class Side:
     """One way to train."""
 
-    begin: Callable[[Any], Step]
+    begin: Callable[[Any, Sequence[Sequence[Example]]], Step]
+    """Takes the model, and all batches that will come."""
     setting: Callable[[Any], AbstractContextManager[None]]
     """What it trains in, of the model: the trainer asks for the same bits each time, which others do not."""
 
@@ -175,7 +178,7 @@ def timed(model: Any, batches: Sequence[Sequence[Example]], side: Side) -> float
     _wait()
     begun = time.perf_counter()
     with side.setting(model):
-        step = side.begin(model)
+        step = side.begin(model, batches)
         for batch in batches:
             step(batch)
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -269,15 +272,17 @@ def dummy_model(shape: str) -> Any:
 def first_losses(model: Any, batch: Sequence[Example], side: Side) -> list[float]:
     """Return a batch's losses after each of a few steps down its gradients: both sides must learn the same.
 
-    The losses are computed alike for both. Of the trainer's steps the second one records, where it has something to.
+    The losses are computed alike for both. The trainer's steps are recorded ones, where it records.
     """
     import torch
 
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     before = [parameter.detach().clone() for parameter in parameters]
     model.train()
-    step, losses = side.begin(model), []
+    losses: list[float] = []
     with torch.no_grad(), side.setting(model):
+        with torch.enable_grad():
+            step = side.begin(model, [batch])
         for _ in range(_FIRST_LOSSES):
             with torch.enable_grad():
                 step(batch)

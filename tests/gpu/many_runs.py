@@ -106,8 +106,11 @@ class Clinic:
 
     def train(self, twins: Sequence[str]) -> tuple[float, list[dict[str, Any]]]:
         """Run one trainer for these; return its seconds and each run's last word."""
-        groups = [[*self._base(twin), f"--dataset-uri=file://{self.folder}/data/{twin}"] for twin in twins]
-        return self._run(["neurons.trainer", "run"], groups, "digest")
+        return self._run(["neurons.trainer", "run"], [self.training(twin) for twin in twins], "digest")
+
+    def training(self, twin: str) -> list[str]:
+        """Return a trainer's arguments for one."""
+        return [*self._base(twin), f"--dataset-uri=file://{self.folder}/data/{twin}"]
 
     def examine(self, twins: Sequence[str], words: Sequence[dict[str, Any]]) -> tuple[float, list[dict[str, Any]]]:
         """Run one examiner for what was published."""

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from neurons.trainer.packing import IGNORED, Batch, Example, pack, pack_to_common_shape
+from neurons.trainer.packing import IGNORED, Batch, Example, common_size, pack, pack_to_common_shape
 
 
 def example(length: int, *, learned: int, first: int = 10) -> Example:
@@ -66,3 +66,12 @@ def test_little_is_filled_up_and_everything_learned_is_kept() -> None:
         assert exact.length <= common.length <= exact.length * 9 / 8
         *_, targets = parts(common)
         assert [target for target in targets if target != IGNORED] == list(parts(exact)[4])
+
+
+def test_the_size_that_a_batch_will_have_is_known_without_packing_it() -> None:
+    draw = random.Random(7)
+    for _ in range(200):
+        sizes = [draw.randint(1, 2000) for _ in range(draw.randint(1, 8))]
+        batch = [example(size, learned=draw.randint(0, size - 1)) for size in sizes]
+        packed = pack_to_common_shape(batch)
+        assert common_size(batch) == (packed.length, packed.kept)

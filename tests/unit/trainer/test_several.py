@@ -10,13 +10,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 from neurons.trainer import __main__ as trainer
 from neurons.trainer import base as bases
+from neurons.trainer import pipeline
 from neurons.trainer import run as runs
+from neurons.trainer.errors import PublishFailed
 from neurons.trainer.progress import Progress
 from neurons.trainer.termination import Termination
 
@@ -227,6 +230,126 @@ def test_told_to_end_the_run_leaves_a_checkpoint_and_each_may_be_tried_again(
     status, again = go(*asked)
     assert status == 0
     assert again == go(*asked, store="other")[1]
+
+
+WAIT = 60.0
+"""Seconds for what comes in well under one; only a test that fails waits so long."""
+
+
+def test_while_one_trains_the_next_is_read_and_the_last_one_published(
+    group: Callable[..., Group], go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trains, read = {name: Event() for name in "abc"}, {name: Event() for name in "abc"}
+    steps: list[str] = []
+    train, publish, settle, report = runs.Run._train, runs.Run._publish, runs.Run.read, runs.Run._report_step
+
+    def training(self: Any, dataset: Any) -> Any:
+        name = self._options.run
+        trains[name].set()
+        trained = train(self, dataset)
+        for other, each in read.items():  # the next one, and none after it
+            assert each.wait(WAIT) if ord(other) <= ord(name) + 1 else not each.is_set()
+        return trained
+
+    def publishing(self: Any, *args: Any) -> Any:
+        if (name := self._options.run) != "c":
+            assert trains["abc"["abc".index(name) + 1]].wait(WAIT)
+        return publish(self, *args)
+
+    def reading(self: Any) -> Any:
+        name = self._options.run
+        assert name == "a" or "ab"["abc".index(name) - 1] in steps, "while steps are taken, not before"
+        word = settle(self)
+        read[name].set()
+        return word
+
+    def reporting(self: Any, *args: Any) -> None:
+        steps.append(self._options.run)
+        report(self, *args)
+
+    monkeypatch.setattr(runs.Run, "_report_step", reporting)
+    monkeypatch.setattr(runs.Run, "_train", training)
+    monkeypatch.setattr(runs.Run, "_publish", publishing)
+    monkeypatch.setattr(runs.Run, "read", reading)
+    status, word = go(*(group(name, f"dr-{name}", DAY_ONE) for name in "abc"))
+    assert status == 0
+    assert all("digest" in each for each in word["runs"].values())
+
+
+def test_what_fails_beside_is_its_own_runs_failure(
+    group: Callable[..., Group], go: Go, told: dict[str | None, Progress], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really, beside = runs.publish_described, []
+
+    def publish(folder: Path, manifest: Any, archive: Any) -> Any:
+        beside.append((archive.twin, told[archive.twin[3:]].document.elsewhere))
+        if archive.twin == "dr-a":
+            raise PublishFailed("the store is full", retryable=True)
+        return really(folder, manifest, archive)
+
+    monkeypatch.setattr(runs, "publish_described", publish)
+    broken = group("b", "dr-b", DAY_ONE, progress_configmap="b")
+    (Path(str(broken["dataset-uri"])[7:]) / "more.jsonl").write_text('{"messages": 5}\n')
+    status, word = go(
+        group("a", "dr-a", DAY_ONE, progress_configmap="a"), broken, group("c", "dr-c", DAY_ONE, progress_configmap="c")
+    )
+    classes = {run: each["failure"]["class"] for run, each in word["runs"].items() if "failure" in each}
+    assert (status, classes) == (75, {"a": "PublishFailed", "b": "BadData"})
+    assert told["c"].document.is_done
+    # Were the process to die now, it would be the other's doing.
+    assert beside == [("dr-a", True), ("dr-c", False)]
+
+
+def test_a_twins_next_run_is_read_when_its_last_one_is_over(
+    group: Callable[..., Group], go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    publish, read = runs.Run._publish, runs.Run.read
+
+    def publishing(self: Any, *args: Any) -> None:
+        publish(self, *args)
+        order.append(f"{self._options.run} is published")
+
+    def reading(self: Any) -> Any:
+        order.append(f"{self._options.run} is read")
+        return read(self)
+
+    monkeypatch.setattr(runs.Run, "_publish", publishing)
+    monkeypatch.setattr(runs.Run, "read", reading)
+    assert go(group("a", "dr-a", DAY_ONE), group("b", "dr-a", DAY_TWO), group("c", "dr-a", CLINIC))[0] == 0
+    assert order == [f"{name} is {what}" for name in "abc" for what in ("read", "published")]
+
+
+def test_told_to_end_it_does_not_wait_for_a_store_that_does_not_answer(
+    group: Callable[..., Group], go: Go, told: dict[str | None, Progress], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, over = Event(), Event()
+
+    def publish(*_: Any) -> None:
+        hangs.set()
+        over.wait(WAIT)
+        raise PublishFailed("too late", retryable=False)
+
+    train = runs.Run._train
+
+    def training(self: Any, dataset: Any) -> Any:
+        if self._options.run == "b":
+            assert hangs.wait(WAIT)
+            self._termination.request()
+        return train(self, dataset)
+
+    monkeypatch.setattr(runs, "publish_described", publish)
+    monkeypatch.setattr(runs.Run, "_train", training)
+    monkeypatch.setattr(pipeline, "_LAST_SECONDS", 0.2)
+    try:
+        status, word = go(*(group(name, f"dr-{name}", DAY_ONE, progress_configmap=name) for name in "abcd"))
+    finally:
+        over.set()
+    assert status == 75
+    assert {run: each["failure"]["class"] for run, each in word["runs"].items()} == dict.fromkeys("abcd", "Preempted")
+    said = {name: (each.document.elsewhere, each.document.failure is not None) for name, each in told.items()}
+    assert said == {"a": (True, True), "b": (False, True), "c": (True, True), "d": (True, True)}
+    assert all(each._closing.is_set() for each in told.values()), "its last word is written"
 
 
 def test_another_attempt_trains_none_that_is_done(

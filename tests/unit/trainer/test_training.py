@@ -21,7 +21,7 @@ from neurons.trainer.base import Base
 from neurons.trainer.divergence import Watch
 from neurons.trainer.errors import BadModel, BadParent, Diverged
 from neurons.trainer.fingerprint import mean_distance, take_fingerprint
-from neurons.trainer.gradients import Eager
+from neurons.trainer.gradients import Eager, Lot
 from neurons.trainer.lines import Message
 from neurons.trainer.lora import Settings, Step, Trained, adapt, load, save, train
 from neurons.trainer.packing import Example, loss_of, pack, pack_to_common_shape
@@ -171,6 +171,9 @@ class Spoilt:
         self._eager = Eager(model)
         self._steps = 0
         self.distance: float | None = None
+
+    def prepare(self, lots: Sequence[Lot]) -> None:
+        self._eager.prepare(lots)
 
     def of(self, examples: Sequence[Example], references: Sequence[Reference] | None = None) -> float:
         self._steps += 1

@@ -1,0 +1,219 @@
+"""The runs of one process on their way: one trains, and beside it the next one is read and the last one published.
+
+Neither needs the GPU, which had nothing to do meanwhile. To read takes Python, of which there is one at a time: so it
+begins with the steps, while the main thread waits for the GPU, and not before, while that one prepares them. Never more
+than one run is read ahead and one published beside, and none of a twin whose other run is not over. Each is its own
+run's: what fails there ends that run and no other, and it says meanwhile that the process is at work on another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+from neurons.trainer.base import Base
+from neurons.trainer.errors import Preempted
+from neurons.trainer.progress import Progress
+from neurons.trainer.run import Run
+from neurons.trainer.termination import Terminated, Termination
+from neurons.trainer.together import Ends
+from neurons.trainer.tracking import Tracking, tracking_of
+
+_LAST_SECONDS: Final = 5.0
+"""For what goes on beside when the process is told to end."""
+_SWITCH_SECONDS: Final = 1e-4
+"""After which a thread lets another one go on. Each operation on a GPU lets it go and takes it back: beside one that
+reads, it would wait Python's usual 5 ms each time, and a step is a hundred operations."""
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Underway:
+    """A run with what it holds until it is over: its folder, its progress and its curves. `close` lets it go."""
+
+    def __init__(
+        self, options: argparse.Namespace, progress: AbstractContextManager[Progress], *, base: Base,
+        termination: Termination,
+    ) -> None:  # fmt: skip
+        self.name: str = options.run
+        self.twin: str = options.twin
+        self._options, self._base, self._termination = options, base, termination
+        with ExitStack() as stack:
+            self._work = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=options.work_dir)))
+            self.progress = stack.enter_context(progress)
+            self._held = stack.pop_all()
+        self._tracking = Tracking({})
+
+    def read(self) -> dict[str, object] | None:
+        """See Run.read."""
+        self._tracking = self._held.enter_context(tracking_of(self._options, self._work / "tensorboard"))
+        self._run = Run(
+            self._options, work=self._work, progress=self.progress, termination=self._termination, base=self._base,
+            tracking=self._tracking,
+        )  # fmt: skip
+        return self._tracked(self._run.read)
+
+    def train(self, *, stepping: Callable[[], None]) -> None:
+        """See Run.train."""
+        self._tracked(partial(self._run.train, stepping=stepping))
+
+    def publish(self) -> dict[str, object]:
+        """See Run.publish."""
+        return self._tracked(self._run.publish)
+
+    def broke_off(self, error: BaseException) -> None:
+        """Let the curves end with what ended the run."""
+        self._tracking.broke_off(error)
+
+    def close(self) -> None:
+        """Write its last progress, and delete its folder."""
+        self._held.close()
+
+    def leave(self) -> None:
+        """Write its last progress; the folder stays, for somebody is at work in it for as long as the process lives."""
+        self.progress.__exit__(None, None, None)
+
+    def _tracked(self, stage: Callable[[], T]) -> T:
+        try:
+            return stage()
+        except BaseException as error:
+            self.broke_off(error)
+            raise
+
+
+class Pipeline:
+    """Does the runs of a process in their order. `work` returns when all are over, or the process is told to end."""
+
+    def __init__(
+        self, ends: Ends, *, begin: Callable[[argparse.Namespace], Underway], between: Callable[[], None]
+    ) -> None:
+        """`begin` opens a run; `between` is called when one has trained and another will."""
+        self._ends, self._begin, self._between = ends, begin, between
+        self._reading: _Beside | None = None
+        self._publishing: _Beside | None = None
+
+    def work(self) -> None:
+        """Do them; what is not over then may be tried again."""
+        before = sys.getswitchinterval()
+        if self._ends.several:
+            sys.setswitchinterval(_SWITCH_SECONDS)
+        try:
+            runs = self._ends.waiting
+            for place, options in enumerate(runs):
+                if self._ends.termination.requested:
+                    break
+                self._one(options, runs[place + 1] if place + 1 < len(runs) else None)
+        finally:
+            self._leave()
+            sys.setswitchinterval(before)
+
+    def _one(self, options: argparse.Namespace, following: argparse.Namespace | None) -> None:
+        if (job := self._read(options)) is None:
+            return
+        with ExitStack() as stack:
+            stack.callback(job.close)
+
+            def read_ahead() -> None:
+                if following is not None and following.twin not in (job.twin, self._published_beside()):
+                    self._read_ahead(following)
+
+            if self._ends.is_waiting(job.name):
+                self._ends.attempt({job.name: job.progress}, lambda: job.train(stepping=read_ahead))
+                if following is not None:
+                    self._between()
+            if not self._ends.is_waiting(job.name):
+                return
+            if following is None:
+                self._ends.attempt({job.name: job.progress}, lambda: self._ends.done(job.name, job.publish()))
+                return
+            self._wait_for(self._publishing)
+            stack.pop_all()
+            self._publish_beside(job)
+
+    def _read(self, options: argparse.Namespace) -> Underway | None:
+        """Return a run that is read, or over; None when the process is told to end before."""
+        if (reading := self._reading) is not None and reading.job.name == options.run:
+            if not self._wait_for(reading):
+                return None
+            self._reading = None
+            return reading.job
+        if self._published_beside() == options.twin:
+            self._wait_for(self._publishing)
+        job = self._begin(options)
+        try:
+            self._ends.attempt({job.name: job.progress}, lambda: self._take(job))
+        except BaseException:
+            job.close()
+            raise
+        return job
+
+    def _take(self, job: Underway) -> None:
+        if (word := job.read()) is not None:
+            self._ends.done(job.name, word)
+
+    def _read_ahead(self, options: argparse.Namespace) -> None:
+        try:
+            job = self._begin(options)
+        except OSError as error:  # it is no fault of the run that trains; its own turn will show it
+            log.warning("%s is not read ahead: %s", options.run, error)
+            return
+
+        def read() -> None:
+            self._ends.attempt({job.name: job.progress}, lambda: self._take(job), aside=True)
+
+        self._reading = _Beside(job, read)
+
+    def _publish_beside(self, job: Underway) -> None:
+        def publish() -> None:
+            self._ends.attempt(
+                {job.name: job.progress}, lambda: self._ends.done(job.name, job.publish()), aside=True
+            )  # fmt: skip
+            job.close()
+
+        self._publishing = _Beside(job, publish)
+
+    def _published_beside(self) -> str | None:
+        """Return the twin whose version is published beside."""
+        return self._publishing.job.twin if self._publishing is not None and self._publishing.is_alive() else None
+
+    def _wait_for(self, beside: _Beside | None) -> bool:
+        """Tell whether it is done; not so when the process is told to end meanwhile."""
+        if beside is not None:
+            with suppress(Terminated), self._ends.termination.interruptible():
+                beside.join()
+        return not self._ends.termination.requested
+
+    def _leave(self) -> None:
+        """Wait for what goes on beside, not long when the process is told to end; what is not over is preempted."""
+        if not self._ends.termination.requested:
+            self._wait_for(self._publishing)
+        until = time.monotonic() + _LAST_SECONDS
+        beside = [each for each in (self._publishing, self._reading) if each is not None]
+        for each in beside:
+            each.join(max(0.0, until - time.monotonic()))
+            if self._ends.is_waiting(each.job.name):
+                self._ends.preempt({each.job.name: each.job.progress})
+                each.job.broke_off(Preempted("told to end"))
+            each.job.progress.close_soon()
+        for each in beside:
+            (each.job.leave if each.is_alive() else each.job.close)()
+
+
+class _Beside(threading.Thread):
+    """Does something for a run; never keeps the process from ending."""
+
+    def __init__(self, job: Underway, doing: Callable[[], None]) -> None:
+        super().__init__(target=doing, name=f"beside {job.name}", daemon=True)
+        self.job = job
+        self.start()
