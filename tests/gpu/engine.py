@@ -11,15 +11,17 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 import aiohttp
 
+from bettertherapy_api.miner_pool import EngineTuning
 from tests.bench.results import ROOT
 from twin_operator.domain.objects import Pool, pool_from
-from twin_operator.domain.pool_update import adapters_at_hand
+from twin_operator.domain.tuning import Engines, Memory, Needs, decide
 from twin_operator.kinds.miner_pool.engine_deployment import build_engine_deployment
 from twin_operator.settings import Images
 
@@ -62,18 +64,25 @@ def pool_of(*, base: str, model: Path, engine_arguments: Sequence[str], max_lora
 
 
 def vllm_command(
-    pool: Pool, *, socket: Path, held: int, environment: Mapping[str, str] = MappingProxyType({})
-) -> Command:
+    pool: Pool, *, socket: Path, held: int, environment: Mapping[str, str] = MappingProxyType({}),
+    needs: Needs | None = None,
+) -> Command:  # fmt: skip
     """Return the engine container's command, arguments and environment, with another place for the socket.
 
-    `held` is how many adapters the pod will hold.
+    `held` is how many adapters the pod will hold, of as many twins; `needs` says more of them.
     """
-    at_hand = adapters_at_hand(held, max_loras=pool.max_loras, running=None, updating=False)
-    deployment = build_engine_deployment(pool, Images(), at_hand=at_hand)
+    tuning = tuning_of(pool, needs or Needs(adapters=held, twins=held))
+    deployment = build_engine_deployment(pool, Images(), tuning=tuning)
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     arguments = [f"--uds={socket}" if a.startswith("--uds=") else a for a in container["args"]]
     given = {variable["name"]: variable["value"] for variable in container["env"]}
     return Command((sys.executable, *container["command"][1:], *arguments), {**given, **GPU_ENVIRONMENT, **environment})
+
+
+def tuning_of(pool: Pool, needs: Needs) -> EngineTuning:
+    """Return how the operator starts a new engine of the pool that must hold this."""
+    made = decide(pool.spec.engine, needs, Engines(running=None), Memory(), generation=1, now=datetime.now(UTC))
+    return made.tuning
 
 
 def standin_command(pool: Pool, *, socket: Path) -> Command:

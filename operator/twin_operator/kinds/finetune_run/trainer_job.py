@@ -242,7 +242,7 @@ def _tracking_credentials(pool: Pool) -> list[Manifest]:
 
 def _first_rank(run: Run, pool: Pool) -> int | None:
     """Return the rank of an adapter without a parent where the engines would refuse the trainer's own; else None."""
-    limit = pool.spec.engine.max_lora_rank
+    limit = pool.max_lora_rank
     return limit if run.spec.parent_digest is None and limit < RANK else None
 
 
