@@ -109,6 +109,12 @@ class Pool(PoolRef):
         return self.tuning.running.max_loras if self.tuning is not None else 8
 
     @property
+    def slots_follow_twins(self) -> bool:
+        """Whether its engines' slots are the operator's to choose."""
+        engine = self.spec.engine
+        return engine.max_loras == "Auto" and engine.device == "GPU" and engine.endpoint is None
+
+    @property
     def max_lora_rank(self) -> int:
         """Highest rank that an adapter may have, be it that engines must be restarted for it."""
         rank = self.spec.engine.max_lora_rank
