@@ -45,7 +45,10 @@ class Command:
     environment: Mapping[str, str]
 
 
-def pool_of(*, base: str, model: Path, engine_arguments: Sequence[str], max_loras: int | None = None) -> Pool:
+def pool_of(
+    *, base: str, model: Path, engine_arguments: Sequence[str], max_loras: int | None = None,
+    lora_targets: str = "AllLinear",
+) -> Pool:  # fmt: skip
     """Return the MinerPool that a user would write for one GPU."""
     slots = {} if max_loras is None else {"maxLoras": max_loras}
     pool = pool_from(
@@ -53,7 +56,13 @@ def pool_of(*, base: str, model: Path, engine_arguments: Sequence[str], max_lora
             "metadata": {"name": POOL, "namespace": NAMESPACE, "uid": "uid-gpu", "generation": 1},
             "spec": {
                 "baseModel": {"name": base, "uri": model.resolve().as_uri()},
-                "engine": {"device": "GPU", "maxModelLength": 2048, "args": list(engine_arguments), **slots},
+                "engine": {
+                    "device": "GPU",
+                    "maxModelLength": 2048,
+                    "args": list(engine_arguments),
+                    "loraTargets": lora_targets,
+                    **slots,
+                },
                 "drainSeconds": 30,
             },
         }
@@ -65,13 +74,14 @@ def pool_of(*, base: str, model: Path, engine_arguments: Sequence[str], max_lora
 
 def vllm_command(
     pool: Pool, *, socket: Path, held: int, environment: Mapping[str, str] = MappingProxyType({}),
-    needs: Needs | None = None,
+    tuning: EngineTuning | None = None,
 ) -> Command:  # fmt: skip
     """Return the engine container's command, arguments and environment, with another place for the socket.
 
-    `held` is how many adapters the pod will hold, of as many twins; `needs` says more of them.
+    `held` is how many adapters the pod will hold, of as many twins: the operator decides by it how the engine is
+    started for them, unless `tuning` says so.
     """
-    tuning = tuning_of(pool, needs or Needs(adapters=held, twins=held))
+    tuning = tuning or tuning_of(pool, Needs(adapters=held, twins=held))
     deployment = build_engine_deployment(pool, Images(), tuning=tuning)
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     arguments = [f"--uds={socket}" if a.startswith("--uds=") else a for a in container["args"]]

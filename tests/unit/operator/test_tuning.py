@@ -212,6 +212,13 @@ def test_a_change_of_what_the_spec_fixes_is_never_held_back() -> None:
     assert not made.restarts
 
 
+def test_more_slots_that_the_spec_asks_for_never_outnumber_the_room_in_memory() -> None:
+    fleet = Fleet(spec=spec(maxLoras=4))
+    fleet.look(holds(8))
+    fleet.spec = spec(maxLoras=100)
+    assert fleet.look(holds(8)).tuning.max_cpu_loras >= 100
+
+
 def test_an_adapter_beyond_what_the_engines_wrap_widens_them_in_turn() -> None:
     fleet = Fleet(spec=spec(loraTargets="Auto"))
     fleet.look(holds(4, beyond=0))
@@ -387,6 +394,24 @@ def test_a_restart_for_what_lacks_takes_nothing_away(engine: Engine, looks: list
         assert after.max_cpu_loras >= before.max_cpu_loras
         assert after.max_lora_rank >= before.max_lora_rank
         assert after.lora_targets is ALL or before.lora_targets is ATTENTION
+
+
+def test_a_restart_for_a_higher_rank_keeps_slots_that_are_more_than_needed() -> None:
+    fleet = Fleet(spec=spec(maxLoraRank="Auto"))
+    fleet.look(holds(64))
+    fleet.look(holds(4, rank=64))
+    made = fleet.look(holds(4, rank=64))
+    assert made.restarts
+    assert (made.tuning.max_lora_rank, made.tuning.max_loras, made.wanted.max_loras) == (64, 64, 8)
+
+
+def test_a_restart_for_slots_keeps_all_linear_layers_wrapped() -> None:
+    fleet = Fleet(spec=spec(loraTargets="Auto"))
+    fleet.look(holds(4))
+    fleet.look(holds(20, beyond=0))
+    made = fleet.look(holds(20, beyond=0))
+    assert made.restarts
+    assert (made.tuning.lora_targets, made.wanted.lora_targets) == (ALL, ATTENTION)
 
 
 @given(SPECS, st.lists(st.tuples(NOISY, SEEN), max_size=30))
