@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, WithJsonSchema
 
 from bettertherapy_api.addresses import Endpoint, ModelPlace, Network, NodeFolder, Origin, PublicAddress, StorePlace
+from bettertherapy_api.lora_targets import LoraTargets
 from bettertherapy_api.metrics_peer import MetricsPeer
 from bettertherapy_api.pod_overlay import PodOverlay, ServingPodOverlay
 from bettertherapy_api.schema import (
@@ -36,14 +37,19 @@ PLURAL = "minerpools"
 
 OWNED_FLAGS = (
     "--uds", "--host", "--port", "--api-key", "--root-path", "--model", "--served-model-name", "--enable-lora",
-    "--no-enable-lora", "--max-loras", "--max-lora-rank", "--lora-modules", "--shutdown-timeout",
-    "--max-model-len", "--config", "--ssl-keyfile", "--ssl-certfile", "--ssl-ca-certs", "--ssl-cert-reqs",
-    "--ssl-ciphers", "--enable-ssl-refresh", "--middleware",
+    "--no-enable-lora", "--max-loras", "--max-lora-rank", "--lora-modules", "--lora-target-modules",
+    "--specialize-active-lora", "--no-specialize-active-lora", "--shutdown-timeout", "--max-model-len", "--config",
+    "--ssl-keyfile", "--ssl-certfile", "--ssl-ca-certs", "--ssl-cert-reqs", "--ssl-ciphers", "--enable-ssl-refresh",
+    "--middleware",
 )  # fmt: skip
 """Engine flags that the operator sets; the same flag in spec.engine.args would open a door or break a promise."""
 
 MOST_REPLICAS = 1000
 """Engine pods of one pool."""
+
+LoraRank = Literal[8, 16, 32, 64, 128, 256]
+LORA_RANKS: tuple[int, ...] = get_args(LoraRank)
+"""Those that vLLM can be started for, and that are worth it."""
 
 # vLLM takes underscores for dashes, what stands behind a dot for a part of the value, and for a flag any beginning of
 # its name that no other has: what an owned flag begins with is refused as the flag itself.
@@ -137,9 +143,28 @@ class Engine(ApiModel):
             }
         ),
     ] = "Auto"
-    """Adapters that one engine computes at once. Every slot costs speed, even unused; too few cost more. Auto: 8."""
-    max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 16
-    """Highest rank an adapter may have."""
+    """Adapters that one engine computes at once. Every slot costs speed, even unused; too few cost more. Auto: a power
+    of two from 8 to 64 that follows the twins on a pod, with device CPU 8. It changes by a restart of the engines."""
+    max_lora_rank: Annotated[
+        LoraRank | Literal["Auto"],
+        WithJsonSchema(
+            {
+                "anyOf": [{"type": "integer"}, {"type": "string"}],
+                "x-kubernetes-int-or-string": True,
+                **rules(
+                    cel(
+                        f"type(self) == int ? self in {list(LORA_RANKS)} : self == 'Auto'",
+                        f"maxLoraRank must be one of {', '.join(map(str, LORA_RANKS))}, or Auto",
+                    )
+                ),
+            }
+        ),
+    ] = 16
+    """Highest rank an adapter may have. Auto follows the adapters: one of a higher rank than the engines were started
+    for waits until they are restarted."""
+    lora_targets: Literal["AllLinear", "Attention", "Auto"] = "AllLinear"
+    """Which modules adapters may change, and fine-tunes without a parent do. Attention (q, k, v and o projections) is
+    served faster, and an adapter that changes others is refused. Auto: what the adapters change that are there."""
     max_model_length: Annotated[int | None, Field(ge=128, le=10000000)] = None
     """Longest conversation in tokens; absent means the model's own limit."""
     endpoint: Endpoint | None = None
@@ -488,13 +513,58 @@ class ScalingRecord(ApiModel):
     """Why, with the figures of that moment."""
 
 
+MAX_TUNING_MESSAGE = 1024
+
+
+class EngineTuning(ApiModel):
+    """How engines are started for their adapters."""
+
+    max_loras: Annotated[int, Field(ge=1, le=256)]
+    """Adapters that one engine computes at once."""
+    max_cpu_loras: Annotated[int, Field(ge=1, le=65536)]
+    """Adapters that one engine keeps in memory; others are read from disk when asked for."""
+    max_lora_rank: Annotated[int, Field(ge=1, le=256)]
+    """Highest rank that an adapter may have."""
+    lora_targets: LoraTargets
+    """Which modules adapters may change."""
+    specialize_active_lora: bool
+    """Whether kernels are sized by the adapters in a batch."""
+
+
+class TuningStatus(ApiModel):
+    """How the engines are started for their adapters, and what would fit better."""
+
+    running: EngineTuning
+    """With what engine pods are started now."""
+    wanted: EngineTuning | None = None
+    """What fits the adapters better; absent where nothing does. It comes at the next restart of the engines."""
+    message: Annotated[str | None, Field(max_length=MAX_TUNING_MESSAGE)] = None
+    """From what it was decided, and when it takes effect."""
+    short_since: Time | None = None
+    """Since when the engines lack something that their adapters need; absent while they don't."""
+    restart_time: Time | None = None
+    """When the engines were last restarted for this alone."""
+    most_loras: Annotated[int | None, Field(ge=1, le=256)] = None
+    """Slots that Auto doesn't go beyond, since engines with more ended by themselves before they were ready; absent
+    after a change of the spec."""
+    most_loras_generation: Annotated[int | None, Field(ge=0)] = None
+    """The metadata.generation at which that was found."""
+    in_use: Annotated[int | None, Field(ge=0)] = None
+    """The most twins that were in use at once on one pod within a week; absent where nobody measured."""
+    in_use_time: Time | None = None
+    """When that was seen."""
+    measured_since: Time | None = None
+    """Since when twins in use are counted."""
+
+
 class MinerPoolStatus(ApiModel):
     """What the pool is."""
 
     observed_generation: Annotated[int | None, Field(ge=0)] = None
     """The metadata.generation this status speaks of."""
     conditions: Conditions | None = None
-    """Ready, Available, EngineLive, MinerRegistered, MetricsAvailable, ScalingActive, CapacityAvailable."""
+    """Ready, Available, EngineLive, EnginesTuned, MinerRegistered, MetricsAvailable, ScalingActive,
+    CapacityAvailable."""
     replicas: Annotated[int | None, Field(ge=0)] = None
     """Engine pods that exist."""
     desired_replicas: Annotated[int | None, Field(ge=0, le=MOST_REPLICAS)] = None
@@ -511,6 +581,8 @@ class MinerPoolStatus(ApiModel):
     """Adapters over all pods."""
     slots: SlotCounts | None = None
     """LoRA slots per engine."""
+    tuning: TuningStatus | None = None
+    """How the engines are started for their adapters; absent where they aren't ours to start."""
     saturation: Saturation | None = None
     """How loaded the pool is."""
     engine_version: Annotated[str | None, Field(max_length=64)] = None

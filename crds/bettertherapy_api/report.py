@@ -65,6 +65,7 @@ class FailureReason(StrEnum):
     BASE_MODEL_MISMATCH = "BaseModelMismatch"
     RANK_MISMATCH = "RankMismatch"
     RANK_TOO_HIGH = "RankTooHigh"
+    MODULES_NOT_WRAPPED = "ModulesNotWrapped"
     ENGINE_REFUSED = "EngineRefused"
     ENGINE_UNREACHABLE = "EngineUnreachable"
     ROOT_MISMATCH = "RootMismatch"
@@ -131,6 +132,8 @@ class AdapterReport(ApiModel):
     """From the load request to Verified, in milliseconds."""
     proof: Proof | None = None
     """For Verified."""
+    attention_only: bool | None = None
+    """Whether it changes attention's projections alone; absent until its files were read."""
     measured_milli_nats: Annotated[tuple[int, ...] | None, Field(max_length=16)] = None
     """For FirstLoad: log-probabilities of the standard questions. Pods of one pool agree to 100 on average."""
 

@@ -27,6 +27,7 @@ from neurons.agent.gates import Gates
 from neurons.agent.monitor import EngineMonitor, Listing
 from neurons.agent.proof import Proven, Prover
 from neurons.agent.refusals import is_for_good
+from neurons.agent.started import Started, changed_beyond_attention
 from neurons.agent.wanted import WantedAdapter
 from neurons.cluster import Backoff
 from neurons.store import StoreError
@@ -41,6 +42,10 @@ _PASSING: Final = (200, 408, 425, 429)
 _REPUSHABLE: Final = (FailureReason.DIGEST_MISMATCH, FailureReason.MANIFEST_INVALID)
 _ON_THE_WAY: Final = frozenset({AdapterState.FETCHING, AdapterState.LOADING, AdapterState.VERIFYING})
 """From one to another of these nobody but a reader of the report sees a difference."""
+
+
+ANYTHING: Final = Started()
+"""All that the pool may hold."""
 
 
 class Fetch(Protocol):
@@ -73,6 +78,7 @@ class AdapterKeeper:
         prover: Prover,
         gates: Gates,
         loadable: bool,
+        started: Started = ANYTHING,
         backoff: Backoff,
         changed: Callable[[], None],
         moved: Callable[[], None],
@@ -87,6 +93,7 @@ class AdapterKeeper:
         self._prover = prover
         self._gates = gates
         self._loadable = loadable
+        self._started = started
         self._backoff = backoff
         self._changed, self._moved = changed, moved
         self._loaded = loaded
@@ -97,6 +104,7 @@ class AdapterKeeper:
         self._proven: Proven | None = None
         self._load_millis: int | None = None
         self._manifest_rank: int | None = None
+        self._attention_only: bool | None = None
         self._failing_since: float | None = None
         self._verdict: Failure | None = None
         self._afresh = False
@@ -124,7 +132,10 @@ class AdapterKeeper:
 
     def report(self) -> AdapterReport:
         """Return what to tell the operator: the same object as long as that is the same."""
-        said = (self.adapter, self.state, self.failure, self._proven, self._manifest_rank, self._load_millis)
+        said = (
+            self.adapter, self.state, self.failure, self._proven, self._manifest_rank, self._load_millis,
+            self._attention_only,
+        )  # fmt: skip
         if self._reported is None or self._reported[0] != said:
             self._reported = (said, self._report())
         return self._reported[1]
@@ -156,6 +167,7 @@ class AdapterKeeper:
             fingerprint_milli_nats=milli_nats,
             load_millis=self._load_millis if self.verified else None,
             proof=proven.proof if proven is not None else None,
+            attention_only=self._attention_only,
             measured_milli_nats=proven.measured if proven is not None else None,
         )
 
@@ -298,6 +310,10 @@ class AdapterKeeper:
                 "Raise the pool's engine.maxLoraRank, or train the adapter with a lower rank.",
                 retryable=False,
             )
+        if self._loadable:
+            beyond = await asyncio.to_thread(changed_beyond_attention, self.path)
+            self._attention_only = None if beyond is None else not beyond
+            self._started.refuse(rank=manifest.rank, beyond=beyond or ())
         return manifest
 
     def _check_base(self) -> None:

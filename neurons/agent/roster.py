@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from bettertherapy_api.lora_targets import LoraTargets
 from bettertherapy_api.report import AdapterReport
 from bettertherapy_api.routing import PoolHeader, TwinEntry
 from neurons.agent.engine import EngineClient, EngineDown, EngineError
@@ -21,6 +22,7 @@ from neurons.agent.monitor import EngineMonitor
 from neurons.agent.notes import NOTES_FILE, Notes
 from neurons.agent.proof import Prover
 from neurons.agent.settings import Settings
+from neurons.agent.started import Started
 from neurons.agent.traffic import Traffic
 from neurons.agent.wanted import Wanted, WantedAdapter
 from neurons.cluster import Backoff
@@ -181,6 +183,11 @@ class Roster:
             prover=self.prover,
             gates=self._gates,
             loadable=self._loadable,
+            started=Started(
+                attention_only=self._settings.lora_targets == LoraTargets.ATTENTION,
+                max_rank=self._settings.max_lora_rank,
+                follows=self._settings.follows_adapters,
+            ),
             backoff=Backoff(first=self._settings.retry_first, most=self._settings.retry_most),
             changed=self._changed,
             moved=self._moved,

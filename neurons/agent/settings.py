@@ -63,6 +63,12 @@ class Settings:
     max_body_bytes: int = MAX_BODY_BYTES
     max_in_flight: int = 1024
     """Requests at once; beyond it, an eighth for twins below their fair share, and an eighth divided among all."""
+    lora_targets: str = ""
+    """Attention: the engine wraps attention's projections alone, and adapters that change others are refused."""
+    max_lora_rank: int | None = None
+    """What the engine was started for, where that may be less than the pool's limit."""
+    follows_adapters: bool = False
+    """The operator restarts the engine for adapters that need more than it was started for."""
     images: bool = False
     """Messages may hold images, as data URLs: the pool allows them."""
     retry_first: float = 0.2
@@ -124,6 +130,11 @@ def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str]
     option("--base-model-dir", "BASE_MODEL_DIR", "", "the base model's folder, or the headers of its files")
     option("--tokens-dir", "POOL_TOKENS_DIR", names.POOL_TOKENS_DIR, "folder with the tokens of the pool's miners")
     option("--store-uri", "STORE_URI", "", "root of the pool's adapter store")
+    option("--lora-targets", "ENGINE_LORA_TARGETS", "", "Attention: what the engine wraps; all it can by default")
+    option("--max-lora-rank", "ENGINE_MAX_LORA_RANK", "", "rank that the engine was started for; the pool's by default")
+    option(
+        "--follows-adapters", "ENGINE_FOLLOWS_ADAPTERS", "", "true: the engine is restarted for adapters that need it"
+    )
     option("--wedge-seconds", "WEDGE_SECONDS", "60", "no progress with requests in flight for this long is a wedge")
     option("--drain-seconds", "DRAIN_SECONDS", "120", "longest wait for running requests when the pod stops")
     option("--max-body-bytes", "MAX_BODY_BYTES", str(MAX_BODY_BYTES), "largest request body")
@@ -151,6 +162,9 @@ def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str]
         wedge_seconds=float(args.wedge_seconds),
         drain_seconds=float(args.drain_seconds),
         max_body_bytes=int(args.max_body_bytes),
+        lora_targets=args.lora_targets,
+        max_lora_rank=int(args.max_lora_rank) if args.max_lora_rank else None,
+        follows_adapters=args.follows_adapters.lower() in ("1", "true"),
         images=args.images.lower() in ("1", "true"),
         log_level=args.log_level,
     )

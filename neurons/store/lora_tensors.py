@@ -69,6 +69,12 @@ class BaseModules:
         return None
 
 
+def module_of(tensor: str) -> str | None:
+    """Return the module that a tensor of this name belongs to, None for one that is none of LoRA's."""
+    name = tensor.removeprefix(_PREFIX)
+    return next((name.removesuffix(end) for end in (*_A_ENDS, *_B_ENDS) if name.endswith(end)), None)
+
+
 def check_tensors(tensors: Iterable[Tensor], config: LoraConfig, *, where: str, base: BaseModules | None) -> None:
     """Raise AdapterInvalid unless the engine would serve these tensors as PEFT meant them."""
     pairs: dict[str, dict[str, Tensor]] = {}

@@ -95,6 +95,7 @@ def _train(options: argparse.Namespace) -> dict[str, object]:
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         max_tokens=options.max_tokens,
+        targets=options.targets,
         seed=options.seed,
     )
     trained = train(dataset.conversations, base=base, settings=settings, report=_say_step)

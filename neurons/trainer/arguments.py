@@ -9,7 +9,7 @@ from typing import Final
 
 from bettertherapy_api import names
 from neurons.arguments import filled, filled_path
-from neurons.trainer.lora import Settings
+from neurons.trainer.lora import TARGETS, Settings
 from neurons.trainer.schedule import DEFAULT_EPOCHS
 from neurons.trainer.sharding import SHARDING
 from neurons.trainer.tracking import EXPERIMENT
@@ -46,6 +46,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("--run", type=name, metavar="NAME", help="name of the run, kept in the lineage")
     command.add_argument("--rank", type=positive, default=defaults.rank)
     command.add_argument("--alpha", type=positive, help="LoRA's scale times rank (default: twice the rank)")
+    add_targets(command)
     command.add_argument("--steps", type=positive, default=defaults.steps)
     command.add_argument("--batch-size", type=positive, default=defaults.batch_size)
     command.add_argument("--learning-rate", type=_rate, default=defaults.learning_rate)
@@ -101,6 +102,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
         "--kl-weight", type=_weight, default=KL_WEIGHT, help="weight of the distance to the parent in what is minimised"
     )
     training.add_argument("--method", choices=("lora", "rslora"), default=defaults.method)
+    add_targets(training)
     training.add_argument("--quantization", choices=("nf4",), help="train on the base model in four bits, on a GPU")
     training.add_argument(
         "--gradient-checkpointing", action="store_true", help="compute activations twice instead of keeping them"
@@ -137,6 +139,14 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--work-dir", type=filled_path, metavar="DIR", help="scratch space (default: a temporary folder)"
     )
+
+
+def add_targets(group: argparse._ActionsContainer) -> None:
+    """Add the argument that says which modules a first adapter changes."""
+    group.add_argument(
+        "--targets", choices=TARGETS, default=Settings().targets,
+        help="modules that an adapter without a parent changes; attention is served faster",
+    )  # fmt: skip
 
 
 def add_base(command: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""The training itself: LoRA on all linear layers, loss on the assistant's tokens only, batches packed into one.
+"""The training itself: LoRA on all linear or on attention layers, loss on the assistant's tokens only, packed batches.
 
 The same inputs give the same adapter, also when the process was killed in between and went on from a checkpoint.
 """
@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from bettertherapy_api.lora_targets import ATTENTION_MODULES, beyond_attention
 from neurons.store.manifests import CONFIG_FILE
 from neurons.trainer.divergence import Watch, first_not_finite, require_sound_weights
 from neurons.trainer.early_stopping import EarlyStopping, epoch_ends
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 Result = TypeVar("Result")
+ATTENTION: Final = "attention"
+TARGETS: Final = ("all-linear", ATTENTION)
 _WARM_UP_SHARE: Final = 0.1
 _MAX_GRADIENT_NORM: Final = 1.0
 _STEPS_BETWEEN_LOOKS: Final = 10
@@ -70,6 +73,8 @@ class Settings:
     """Weight of the distance to the parent, KL(parent ‖ child), in what is minimised; 0: it isn't bounded."""
     method: str = "lora"
     """lora, or rslora: scaled by alpha over the square root of the rank."""
+    targets: str = "all-linear"
+    """all-linear, or attention: which modules a first adapter changes; one with a parent goes on with the parent's."""
     quantization: str | None = None
     """nf4: the base model is trained on in four bits (QLoRA), on a GPU."""
     gradient_checkpointing: bool = False
@@ -358,7 +363,7 @@ def adapt(model: Any, *, settings: Settings, parent: Path | None) -> Any:
                 lora_alpha=settings.alpha,
                 lora_dropout=settings.dropout,
                 use_rslora=settings.method == "rslora",
-                target_modules="all-linear",
+                target_modules=_modules_to_change(model) if settings.targets == ATTENTION else settings.targets,
                 task_type="CAUSAL_LM",
             ),
         )
@@ -380,12 +385,30 @@ def adapt(model: Any, *, settings: Settings, parent: Path | None) -> Any:
             f"the parent adapter is trained with {'RsLoRA' if config.use_rslora else 'LoRA'}, whose scale is another. "
             "Leave hyperparameters.method as it was, or begin without a parent."
         )
+    if settings.targets == ATTENTION and (more := beyond_attention(adapted.base_model.targeted_module_names)):
+        raise BadParent(
+            f"the parent adapter changes {', '.join(more[:4])} too, and the pool's engines wrap attention's "
+            "projections alone (engine.loraTargets of the MinerPool). Begin without a parent, or set loraTargets to "
+            "AllLinear."
+        )
     rank = config.r
     if rank != settings.rank:
         raise BadParent(
             f"the parent adapter's rank is {rank}, this run's is {settings.rank}. Set hyperparameters.rank to {rank}."
         )
     return adapted
+
+
+def _modules_to_change(model: Any) -> list[str]:
+    """Return the names of attention's projections that the model has. Raises BadModel where it has none."""
+    ends = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    found = [name for name in ATTENTION_MODULES if name in ends]
+    if not found:
+        raise BadModel(
+            f"the base model has none of {', '.join(ATTENTION_MODULES)}, so its attention can't be trained alone. Set "
+            "engine.loraTargets of the MinerPool to AllLinear."
+        )
+    return found
 
 
 def method_of(folder: Path) -> str:

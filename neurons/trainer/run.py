@@ -197,6 +197,8 @@ class Run:
             base=self._base.model_dump(),
             system_prompt=self._system_prompt,
             **{field: getattr(asked, field) for field in fields},
+            # Runs of before, when nothing else could be asked, go on from their checkpoints.
+            **({"targets": asked.targets} if asked.targets != Settings().targets else {}),
         )
 
     def _fetch_parent(self) -> _Parent | None:
@@ -501,6 +503,7 @@ class Run:
             preference_rate=asked.preference_rate,
             kl_weight=asked.kl_weight,
             method=asked.method,
+            targets=asked.targets,
             quantization=asked.quantization,
             gradient_checkpointing=asked.gradient_checkpointing,
             max_tokens=asked.max_tokens,

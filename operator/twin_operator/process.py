@@ -151,7 +151,7 @@ class Process:
         pools = MinerPoolReconciler(
             tools, world=self.world, images=settings.images,
             pace=Pace(pools=settings.update_pools, delay_seconds=settings.update_delay_seconds), bounds=bounds,
-            load=self.load,
+            load=self.load, busy=self.activity.seen if self.activity is not None else lambda pool: None,
         )  # fmt: skip
         window = settings.fine_tune_window_seconds
         starter = FineTuneStarter(tools, world=self.world, add=self.queue.add, window_seconds=window)

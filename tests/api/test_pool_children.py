@@ -18,6 +18,7 @@ from tests.api.operator_harness import api_client, pool_manifest
 from tests.conftest import Kubectl
 from twin_operator.domain.objects import Pool, pool_from
 from twin_operator.domain.pool_update import Pace, Rollout, Stage
+from twin_operator.domain.tuning import Needs
 from twin_operator.engine.api import Api
 from twin_operator.engine.apply import Owner, needs_apply, stamped
 from twin_operator.engine.resources import DEPLOYMENT, Manifest
@@ -65,7 +66,7 @@ class Deployments:
 
     async def apply(self, pool: Pool, images: Images, *, others: tuple[Rollout, ...] = ()) -> Manifest:
         made = build_children(
-            pool, images, adapters=0, engine=await self.live("p-engine"), miner=await self.live("p-miner"),
+            pool, images, needs=Needs(), engine=await self.live("p-engine"), miner=await self.live("p-miner"),
             others=lambda: others, pace=Pace(), now=datetime.now(UTC), legacy=False,
         )  # fmt: skip
         for manifest in made.manifests:

@@ -103,8 +103,10 @@ MODULES: Final[dict[str, str]] = {
 ELSEWHERE: Final = (
     "gpu-serving", "gpu-changes", "gpu-bad", "gpu-bad-unchecked", "gpu-kills", "gpu-kernels", "gpu-training",
     "gpu-together",
+    "gpu-tuning-attention", "gpu-tuning-alllinear",
 )  # fmt: skip
-"""Measured on a GPU machine (tests/gpu, tests/bench/training.py); their results are put into build/bench by hand."""
+"""Measured on a GPU machine (tests/gpu, tests/bench/gpu, tests/bench/training.py); their results are put into
+build/bench by hand."""
 
 
 def load(name: str) -> Benchmark:

@@ -11,15 +11,17 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 import aiohttp
 
+from bettertherapy_api.miner_pool import EngineTuning
 from tests.bench.results import ROOT
 from twin_operator.domain.objects import Pool, pool_from
-from twin_operator.domain.pool_update import adapters_at_hand
+from twin_operator.domain.tuning import Engines, Memory, Needs, decide
 from twin_operator.kinds.miner_pool.engine_deployment import build_engine_deployment
 from twin_operator.settings import Images
 
@@ -43,7 +45,10 @@ class Command:
     environment: Mapping[str, str]
 
 
-def pool_of(*, base: str, model: Path, engine_arguments: Sequence[str], max_loras: int | None = None) -> Pool:
+def pool_of(
+    *, base: str, model: Path, engine_arguments: Sequence[str], max_loras: int | None = None,
+    lora_targets: str = "AllLinear",
+) -> Pool:  # fmt: skip
     """Return the MinerPool that a user would write for one GPU."""
     slots = {} if max_loras is None else {"maxLoras": max_loras}
     pool = pool_from(
@@ -51,7 +56,13 @@ def pool_of(*, base: str, model: Path, engine_arguments: Sequence[str], max_lora
             "metadata": {"name": POOL, "namespace": NAMESPACE, "uid": "uid-gpu", "generation": 1},
             "spec": {
                 "baseModel": {"name": base, "uri": model.resolve().as_uri()},
-                "engine": {"device": "GPU", "maxModelLength": 2048, "args": list(engine_arguments), **slots},
+                "engine": {
+                    "device": "GPU",
+                    "maxModelLength": 2048,
+                    "args": list(engine_arguments),
+                    "loraTargets": lora_targets,
+                    **slots,
+                },
                 "drainSeconds": 30,
             },
         }
@@ -62,18 +73,26 @@ def pool_of(*, base: str, model: Path, engine_arguments: Sequence[str], max_lora
 
 
 def vllm_command(
-    pool: Pool, *, socket: Path, held: int, environment: Mapping[str, str] = MappingProxyType({})
-) -> Command:
+    pool: Pool, *, socket: Path, held: int, environment: Mapping[str, str] = MappingProxyType({}),
+    tuning: EngineTuning | None = None,
+) -> Command:  # fmt: skip
     """Return the engine container's command, arguments and environment, with another place for the socket.
 
-    `held` is how many adapters the pod will hold.
+    `held` is how many adapters the pod will hold, of as many twins: the operator decides by it how the engine is
+    started for them, unless `tuning` says so.
     """
-    at_hand = adapters_at_hand(held, max_loras=pool.max_loras, running=None, updating=False)
-    deployment = build_engine_deployment(pool, Images(), at_hand=at_hand)
+    tuning = tuning or tuning_of(pool, Needs(adapters=held, twins=held))
+    deployment = build_engine_deployment(pool, Images(), tuning=tuning)
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     arguments = [f"--uds={socket}" if a.startswith("--uds=") else a for a in container["args"]]
     given = {variable["name"]: variable["value"] for variable in container["env"]}
     return Command((sys.executable, *container["command"][1:], *arguments), {**given, **GPU_ENVIRONMENT, **environment})
+
+
+def tuning_of(pool: Pool, needs: Needs) -> EngineTuning:
+    """Return how the operator starts a new engine of the pool that must hold this."""
+    made = decide(pool.spec.engine, needs, Engines(running=None), Memory(), generation=1, now=datetime.now(UTC))
+    return made.tuning
 
 
 def standin_command(pool: Pool, *, socket: Path) -> Command:

@@ -107,7 +107,7 @@ class Plane:
                 generation=self._generation,
                 base_model=BaseModelRef(name=self._pool.spec.base_model.name),
                 max_loras=self._pool.max_loras,
-                max_lora_rank=self._pool.spec.engine.max_lora_rank,
+                max_lora_rank=self._pool.max_lora_rank,
             ),
             twins={
                 f"uid-{twin}": TwinEntry(

@@ -59,6 +59,7 @@ ARTIFACT: Final = (
     R.BASE_MODEL_MISMATCH,
     R.RANK_MISMATCH,
     R.RANK_TOO_HIGH,
+    R.MODULES_NOT_WRAPPED,
     R.NO_SPACE,
 )
 """Failures of the artifact itself, before an engine was asked to load it."""
@@ -343,6 +344,8 @@ TABLES: Final[tuple[Table, ...]] = (
                     R.METRICS_UNAVAILABLE,
                     R.METRICS_STALE,
                 ),
+                "EnginesTuned=True": (R.TUNED,),
+                "EnginesTuned=False": (R.TUNING_AWAITED,),
                 "MinerRegistered=True": (R.REGISTERED,),
                 "MinerRegistered=False": (
                     R.NOT_REGISTERED,

@@ -15,7 +15,15 @@ from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import DoctorTwinSpec, DoctorTwinStatus, VersionStatus
 from bettertherapy_api.faults import first_fault
 from bettertherapy_api.finetune_run import FineTuneRunSpec, FineTuneRunStatus
-from bettertherapy_api.miner_pool import MOST_REPLICAS, MinerPoolSpec, PoolFineTune, ScalingRecord
+from bettertherapy_api.lora_targets import LoraTargets
+from bettertherapy_api.miner_pool import (
+    LORA_RANKS,
+    MOST_REPLICAS,
+    MinerPoolSpec,
+    PoolFineTune,
+    ScalingRecord,
+    TuningStatus,
+)
 from bettertherapy_api.routing import PODS_PER_TWIN, Adapter, TwinEntry, Version
 from bettertherapy_api.schema import ApiModel
 from bettertherapy_api.validator import ValidatorSpec
@@ -71,6 +79,8 @@ class Pool(PoolRef):
     """Engine pods that there should be, as the operator decided last; None where it never did."""
     decisions: tuple[ScalingRecord, ...] = ()
     """The last ones, newest first."""
+    tuning: TuningStatus | None = None
+    """How its engines are started for their adapters, as the operator decided last."""
 
     @property
     def is_scaled(self) -> bool:
@@ -92,9 +102,30 @@ class Pool(PoolRef):
 
     @property
     def max_loras(self) -> int:
-        """LoRA slots of one engine; Auto is 8."""
+        """LoRA slots of one engine; those of Auto are what the engines were last started with."""
         slots = self.spec.engine.max_loras
-        return 8 if slots == "Auto" else int(slots)
+        if slots != "Auto":
+            return int(slots)
+        return self.tuning.running.max_loras if self.tuning is not None else 8
+
+    @property
+    def slots_follow_twins(self) -> bool:
+        """Whether its engines' slots are the operator's to choose."""
+        engine = self.spec.engine
+        return engine.max_loras == "Auto" and engine.device == "GPU" and engine.endpoint is None
+
+    @property
+    def max_lora_rank(self) -> int:
+        """Highest rank that an adapter may have, be it that engines must be restarted for it."""
+        rank = self.spec.engine.max_lora_rank
+        return max(LORA_RANKS) if rank == "Auto" else int(rank)
+
+    @property
+    def trains_attention_only(self) -> bool:
+        """Whether a first adapter changes attention's projections alone, since the engines would refuse others."""
+        targets = self.spec.engine.lora_targets
+        running = self.tuning.running.lora_targets if self.tuning is not None else None
+        return LoraTargets.ATTENTION in (targets, running if targets == "Auto" else None)
 
     @property
     def store_uri(self) -> str | None:
@@ -289,11 +320,13 @@ def pool_from(thing: Mapping[str, Any], former: Any = None) -> Pool | Unreadable
     metadata, status = thing["metadata"], thing.get("status")
     told = parsed(_Decided, status) if isinstance(status, dict) else _Decided()
     decided = told if isinstance(told, _Decided) else _Decided()
+    tuned = parsed(_Tuned, status) if isinstance(status, dict) else _Tuned()
     return Pool(
         namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"],
         generation=metadata.get("generation", 0), labels=metadata.get("labels") or {}, spec=spec,
         deleted="deletionTimestamp" in metadata, decided=decided.desired_replicas,
         decisions=tuple(decided.scaling_history or ()),
+        tuning=tuned.tuning if isinstance(tuned, _Tuned) else None,
     )  # fmt: skip
 
 
@@ -302,6 +335,12 @@ class _Decided(ApiModel):
 
     desired_replicas: Annotated[int | None, Field(ge=0, le=MOST_REPLICAS)] = None
     scaling_history: list[ScalingRecord] | None = None
+
+
+class _Tuned(ApiModel):
+    """How the engines of a pool are started, as its status remembers it."""
+
+    tuning: TuningStatus | None = None
 
 
 def pool_ref(thing: Mapping[str, Any], value: object) -> PoolRef:

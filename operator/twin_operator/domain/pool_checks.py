@@ -193,12 +193,14 @@ def chat_template_refuses(situation: Situation) -> Finding | None:
 def slots_overcommitted(situation: Situation) -> Finding | None:
     """More twins than one engine computes at once."""
     slots = situation.pool.max_loras
+    fixed = situation.pool.spec.engine.max_loras != "Auto"
+    how = "raise spec.engine.maxLoras or" if fixed else "EnginesTuned tells whether there will be more; or raise"
     if situation.lora_twins <= slots or situation.pool.spec.engine.endpoint:
         return None
     return Finding(
         Reason.SLOTS_OVERCOMMITTED,
         f"{situation.lora_twins} twins share the {slots} LoRA slots of an engine: all are served, but more than "
-        f"{slots} active at once swap and slow each other down; raise spec.engine.maxLoras or spec.replicas, or move "
+        f"{slots} active at once swap and slow each other down; {how} spec.replicas, or move "
         f"twins to another pool",
     )
 

@@ -33,7 +33,7 @@ class Cause(enum.StrEnum):
     POOL = "Pool"
     """The pool's own spec, or its creation."""
     OPERATOR = "Operator"
-    """Anything else: another release's images or pods, or more adapters than the engines keep at hand."""
+    """Anything else: another release's images or pods, or adapters that the engines were not started for."""
 
 
 class Stage(enum.StrEnum):
@@ -166,7 +166,7 @@ def turn_held(pool: Rollout, *, others: Collection[Rollout], pace: Pace, now: da
     if len(before) >= pace.pools:
         return Held(
             reason=Reason.UPDATE_HELD,
-            message=f"a new release's update of the engines waits for {_listed(before)}: at most {pace.pools} "
+            message=f"the operator's update of the engines waits for {_listed(before)}: at most {pace.pools} "
             f"{'pool is' if pace.pools == 1 else 'pools are'} updated at a time; until then the engines run as before",
             look_again=now + _LOOK_AGAIN,
         )
@@ -184,7 +184,7 @@ def turn_held(pool: Rollout, *, others: Collection[Rollout], pace: Pace, now: da
         return None
     return Held(
         reason=Reason.UPDATE_HELD,
-        message=f"a new release's update of the engines waits until {_listed([recent.place])} has run with it for "
+        message=f"the operator's update of the engines waits until {_listed([recent.place])} has run with it for "
         f"{pace.delay_seconds} s; until then the engines run as before",
         look_again=due,
     )
@@ -207,22 +207,3 @@ def _listed(places: list[tuple[str, str]]) -> str:
     named = ", ".join(f"{namespace}/{name}" for namespace, name in places[:_NAMED])
     more = len(places) - _NAMED
     return f"MinerPool {named}" + (f" and {more} more" if more > 0 else "")
-
-
-# -- adapters at hand
-
-_LEAST_AT_HAND: Final = 64
-
-
-def adapters_at_hand(held: int, *, max_loras: int, running: int | None, updating: bool) -> int:
-    """Return `--max-cpu-loras`: how many adapters an engine keeps in memory; others are read from disk when asked for.
-
-    vLLM fills this room only as adapters are used, so having more of it costs nothing; having less costs a third of the
-    speed. But another number restarts the engines. So it is a power of two of at least 64 and `max_loras`, and follows
-    `held` (adapters that a pod must hold) only when the engines are replaced anyway (`updating`), or when `held` is
-    more than twice the number that they are `running` with.
-    """
-    wanted = max(_LEAST_AT_HAND, 1 << (max(held, max_loras, 1) - 1).bit_length())
-    if running is None or updating or running < max_loras or held > 2 * running:
-        return wanted
-    return running

@@ -77,9 +77,16 @@ class Reason(StrEnum):
     )
     RANK_TOO_HIGH = (
         "RankTooHigh",
-        "the adapter's rank is above the pool's `maxLoraRank`",
-        "raise it (the engines restart), or train with a lower rank",
-        "no",
+        "the adapter's rank is above the pool's `maxLoraRank`, or, with Auto, above what the engines were started for",
+        "raise it (the engines restart), or train with a lower rank; with Auto wait for the engines' restart",
+        "with Auto",
+    )
+    MODULES_NOT_WRAPPED = (
+        "ModulesNotWrapped",
+        "the adapter changes modules that the pool's engines don't wrap (`loraTargets`); loaded, it would lose them "
+        "without a word",
+        "train it on attention alone, set `loraTargets: AllLinear`, or, with Auto, wait for the engines' restart",
+        "with Auto",
     )
     SERVED_NAME_COLLISION = (
         "ServedNameCollision",
@@ -468,6 +475,16 @@ class Reason(StrEnum):
         "SlotsOvercommitted",
         "more twins than LoRA slots: all answer, active ones slow each other down",
         "raise `maxLoras`, or a second pool and other labels",
+    )
+    TUNED = (
+        "Tuned",
+        "all is well: engines are started as their adapters need it; the message says with what, and what would fit "
+        "better from their next restart on",
+    )
+    TUNING_AWAITED = (
+        "TuningAwaited",
+        "the engines lack something that their adapters need: slots, memory, a higher rank or more modules",
+        "wait: the message says when they are restarted for it; or fix the value in the spec",
     )
     CHILD_CONFLICT = (
         "ChildConflict",

@@ -102,7 +102,7 @@ def refusal(pool: PoolRef, twin: Twin) -> Finding | None:
             f"MinerPool {pool.name} serves revision {base.revision or '(unset)'} of {base.name}, the twin asks for "
             f"{wanted.revision}: correct spec.baseModel.revision, or select a pool with that revision",
         )
-    limit = pool.spec.engine.max_lora_rank
+    limit = pool.max_lora_rank
     adapter = wanted_adapter(twin)
     if adapter is not None and adapter.rank > limit:
         return Finding(
@@ -132,7 +132,7 @@ def header_of(pool: Pool, *, miners_have_tokens: bool = False) -> PoolHeader:
         generation=pool.generation,
         base_model=BaseModelRef(name=pool.spec.base_model.name, revision=pool.spec.base_model.revision),
         max_loras=pool.max_loras,
-        max_lora_rank=pool.spec.engine.max_lora_rank,
+        max_lora_rank=pool.max_lora_rank,
         miners_have_tokens=miners_have_tokens,
     )
 

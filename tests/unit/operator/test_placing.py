@@ -12,7 +12,7 @@ from bettertherapy_api.routing import TwinEntry
 from tests.unit.operator.played import Played
 from tests.unit.operator.samples import NAMESPACE, digest
 from twin_operator.engine.resources import Key, Manifest
-from twin_operator.kinds.miner_pool.plan import adapters_of
+from twin_operator.kinds.miner_pool.engine_needs import adapters_of
 
 SPREAD: dict[str, Any] = {"placement": {"mode": "Spread", "replicas": 1}}
 

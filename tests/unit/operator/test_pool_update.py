@@ -17,7 +17,6 @@ from twin_operator.domain.pool_update import (
     Pace,
     Rollout,
     Stage,
-    adapters_at_hand,
     turn_held,
     update_held,
     window_held,
@@ -189,26 +188,6 @@ def test_what_has_nothing_to_lose_waits_for_no_window_but_for_its_turn() -> None
     assert held(Cause.POOL, rollout("a", ROLLING)) is None
     assert held(Cause.OPERATOR) is None
     assert held(Cause.OPERATOR, rollout("a", ROLLING)) == Reason.UPDATE_HELD
-
-
-@pytest.mark.parametrize(
-    ("held", "max_loras", "running", "updating", "expected"),
-    [
-        (0, 8, None, False, 64),
-        (65, 8, None, False, 128),
-        (1000, 8, None, False, 1024),
-        (1, 200, None, False, 256),
-        (65, 8, 64, False, 64),  # not worth a restart
-        (128, 8, 64, False, 64),
-        (129, 8, 64, False, 256),
-        (65, 8, 64, True, 128),  # restarts anyway
-        (3, 8, 1024, False, 1024),
-        (3, 8, 1024, True, 64),
-        (3, 128, 64, False, 128),  # vLLM takes none below max-loras
-    ],
-)
-def test_adapters_at_hand(held: int, max_loras: int, running: int | None, updating: bool, expected: int) -> None:
-    assert adapters_at_hand(held, max_loras=max_loras, running=running, updating=updating) == expected
 
 
 # -- the whole operator

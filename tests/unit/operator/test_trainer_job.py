@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from bettertherapy_api.miner_pool import TuningStatus
 from bettertherapy_api.pod_overlay import OWNED_PATHS, OWNED_VARIABLES
 from tests.unit.operator.children.pods import computing
 from tests.unit.operator.run_samples import run
@@ -15,7 +17,7 @@ from twin_operator.engine.apply import Owner, needs_apply, stamped
 from twin_operator.kinds.finetune_run.examiner_job import build_examiner_job
 from twin_operator.kinds.finetune_run.report_configmap import build_progress_configmap
 from twin_operator.kinds.finetune_run.role import build_role
-from twin_operator.kinds.finetune_run.trainer_job import build_trainer_job
+from twin_operator.kinds.finetune_run.trainer_job import build_trainer_job, trainer_arguments
 from twin_operator.settings import Images
 
 STORE = {"store": {"uri": "pvc://adapters/store", "secretRef": {"name": "s3"}}}
@@ -114,6 +116,27 @@ def test_the_examiner_gets_no_credentials_of_the_tracking_server() -> None:
 def test_no_conversation_is_longer_than_the_engine_takes(longest: int | None, tokens: int) -> None:
     engine = {"device": "CPU", **({"maxModelLength": longest} if longest else {})}
     assert f"--max-tokens={tokens}" in arguments(pool_fields={"engine": engine})
+
+
+@pytest.mark.parametrize(
+    ("targets", "running", "told"),
+    [
+        ("AllLinear", "AllLinear", []),
+        ("Attention", None, ["--targets=attention"]),
+        ("Auto", None, []),
+        ("Auto", "AllLinear", []),
+        ("Auto", "Attention", ["--targets=attention"]),
+    ],
+)
+def test_a_first_adapter_changes_what_the_engines_wrap(targets: str, running: str | None, told: list[str]) -> None:
+    made = pool(**{**STORE, "engine": {"device": "CPU", "loraTargets": targets}})
+    if running is not None:
+        started = {
+            "maxLoras": 8, "maxCpuLoras": 64, "maxLoraRank": 16, "loraTargets": running, "specializeActiveLora": True,
+        }  # fmt: skip
+        made = replace(made, tuning=TuningStatus.model_validate({"running": started}))
+    found = trainer_arguments(run(), twin(), made, prompt=None)
+    assert [each for each in found if each.startswith("--targets")] == told
 
 
 @pytest.mark.parametrize(

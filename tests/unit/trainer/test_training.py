@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from bettertherapy_api.lora_targets import beyond_attention
 from bettertherapy_api.manifest import manifest_digest
+from neurons.agent.started import changed_beyond_attention
 from neurons.store import read_manifest
 from neurons.trainer import divergence
 from neurons.trainer.__main__ import main
@@ -145,6 +147,42 @@ def test_all_linear_layers_are_adapted(base_model: Path, tmp_path: Path) -> None
     config = json.loads(saved(trained(base_model), tmp_path)["adapter_config.json"])
     adapted = {name.rpartition(".")[2] for name in config["target_modules"]}
     assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
+ON_ATTENTION = replace(SETTINGS, targets="attention")
+
+
+def test_attention_alone_is_adapted_where_that_is_asked(base_model: Path, tmp_path: Path) -> None:
+    result = train(CONVERSATIONS, base=Base(base_model), settings=ON_ATTENTION, report=lambda _: None)
+    save(result, tmp_path, base_model_name="tiny")
+    assert changed_beyond_attention(tmp_path) == []
+    config = json.loads((tmp_path / "adapter_config.json").read_bytes())
+    assert set(config["target_modules"]) == {"q_proj", "k_proj", "v_proj", "o_proj"}
+
+
+def test_a_parent_on_attention_alone_is_gone_on_from_as_it_is(base_model: Path, tmp_path: Path) -> None:
+    model, _ = load(base_model)
+    first = Trained(model=adapt(model, settings=ON_ATTENTION, parent=None), tokenizer=None, losses=())
+    save(first, tmp_path, base_model_name="tiny")
+    for settings in (SETTINGS, ON_ATTENTION):
+        model, _ = load(base_model)
+        adapted = adapt(model, settings=settings, parent=tmp_path)
+        assert beyond_attention(adapted.base_model.targeted_module_names) == []
+
+
+def test_a_parent_that_changes_more_than_engines_wrap_is_not_gone_on_from(base_model: Path, tmp_path: Path) -> None:
+    saved(trained(base_model), tmp_path)
+    model, _ = load(base_model)
+    with pytest.raises(BadParent, match=r"changes down_proj, gate_proj, up_proj too.*loraTargets"):
+        adapt(model, settings=ON_ATTENTION, parent=tmp_path)
+
+
+def test_a_model_whose_attention_has_other_names_is_said_so() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=16, n_positions=8))
+    with pytest.raises(BadModel, match=r"can't be trained alone.*AllLinear"):
+        adapt(model, settings=ON_ATTENTION, parent=None)
 
 
 def test_the_saved_adapter_gives_the_fingerprint_again(base_model: Path, tmp_path: Path) -> None:

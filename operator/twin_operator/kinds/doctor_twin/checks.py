@@ -347,8 +347,13 @@ def _crowded(view: TwinView, pool: PoolView) -> Finding | None:
     return Finding(
         Reason.SLOTS_OVERCOMMITTED,
         f"MinerPool {pool.pool.name} serves {loras} twins on a pod with {pool.pool.max_loras} LoRA slots: "
-        f"raise its spec.engine.maxLoras, or move twins to another pool",
+        f"{_more_slots(pool.pool)}, or move twins to another pool",
     )
+
+
+def _more_slots(pool: Pool) -> str:
+    fixed = pool.spec.engine.max_loras != "Auto"
+    return "raise its spec.engine.maxLoras" if fixed else "its EnginesTuned tells when there are more"
 
 
 def _no_adapter() -> Finding:

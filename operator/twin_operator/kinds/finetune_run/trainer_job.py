@@ -207,6 +207,7 @@ def trainer_arguments(run: Run, twin: Twin, pool: Pool, *, prompt: str | None) -
         ("eval-digest", gate.eval_set_ref.digest if gate.eval_set_ref else None),
         ("system-prompt-file", prompt),
         *_hyperparameters(spec.hyperparameters or Hyperparameters(), first_rank=_first_rank(run, pool)),
+        ("targets", "attention" if pool.trains_attention_only else None),
         ("max-tokens", min(MAX_TOKENS, pool.spec.engine.max_model_length or MAX_TOKENS)),
         ("seed", spec.seed),
         *_tracking(pool),
@@ -242,7 +243,7 @@ def _tracking_credentials(pool: Pool) -> list[Manifest]:
 
 def _first_rank(run: Run, pool: Pool) -> int | None:
     """Return the rank of an adapter without a parent where the engines would refuse the trainer's own; else None."""
-    limit = pool.spec.engine.max_lora_rank
+    limit = pool.max_lora_rank
     return limit if run.spec.parent_digest is None and limit < RANK else None
 
 

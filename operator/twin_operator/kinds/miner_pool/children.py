@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from twin_operator.domain.objects import Pool
-from twin_operator.domain.pool_update import Cause, Held, Pace, Rollout, adapters_at_hand, unproven, update_held
+from twin_operator.domain.pool_update import Cause, Held, Pace, Rollout, unproven, update_held
 from twin_operator.domain.sizing import Sizing
+from twin_operator.domain.tuning import Decision, Engines, Needs, decide, memory_of
 from twin_operator.engine.resources import Manifest
-from twin_operator.kinds.miner_pool.engine_deployment import at_hand_in, build_engine_deployment
+from twin_operator.kinds.miner_pool.engine_deployment import build_engine_deployment, tuning_in
 from twin_operator.kinds.miner_pool.engine_update import (
     EngineUpdate,
     engine_update,
     held_back,
     images_of,
+    is_coming_up,
+    is_unready,
     stamp,
     with_images_told,
 )
@@ -45,13 +48,15 @@ class Children:
     """Why the engines' update waits, if it does."""
     sizing: Sizing | None = None
     """What was decided on the number of engine pods, where the operator decides."""
+    tuning: Decision | None = None
+    """How engines are started for their adapters; None where they aren't ours to start."""
 
 
 def build_children(
     pool: Pool,
     images: Images,
     *,
-    adapters: int,
+    needs: Needs,
     engine: Manifest | None,
     miner: Manifest | None,
     others: OtherRollouts,
@@ -59,15 +64,18 @@ def build_children(
     now: datetime,
     legacy: bool,
     reported: bool = True,
+    crashing: bool = False,
 ) -> Children:
     """Return the pool's children.
 
-    `adapters`: how many a pod must hold. `engine`, `miner`: the Deployments that run, if they do. `others`: the other
+    `needs`: of the pod that holds most. `engine`, `miner`: the Deployments that run, if they do. `others`: the other
     pools' `rollout_of`. `now` in UTC. `legacy`: pods of the release before are still there, which can't be told of
     changes any more, not even of a rollback: such an update waits for its turn, but for no window. `reported`: some
-    engine pod has said in the new way that it is ready.
+    engine pod has said in the new way that it is ready. `crashing`: some engine ends by itself, again and again.
     """
-    planned, update = plan_engine(pool, images, adapters=adapters, engine=engine, now=now, legacy=legacy)
+    planned, update, tuning = plan_engine(
+        pool, images, needs=needs, engine=engine, now=now, legacy=legacy, crashing=crashing
+    )
     held = None
     if engine is not None and update.pending:
         held = update_held(
@@ -108,7 +116,23 @@ def build_children(
         engine_deployment,
         miner_deployment,
     )
-    return Children(manifests=tuple(each for each in manifests if each is not None), held=held)
+    return Children(
+        manifests=tuple(each for each in manifests if each is not None),
+        held=held,
+        tuning=None if pool.spec.engine.endpoint else _as_begun(tuning, engine, update, held=held is not None, now=now),
+    )
+
+
+def _as_begun(
+    decision: Decision, engine: Manifest | None, update: EngineUpdate, *, held: bool, now: datetime
+) -> Decision:
+    """Return the decision with what becomes of it: nothing yet while it is held, or engines that now restart for it."""
+    running = tuning_in(engine)
+    if held and running is not None:
+        return replace(decision, tuning=running)
+    if decision.restarts and update.pending and not is_unready(engine):
+        return replace(decision, memory=replace(decision.memory, restarted=now))
+    return decision
 
 
 def with_pause(deployment: Manifest, seconds: int) -> Manifest:
@@ -117,30 +141,33 @@ def with_pause(deployment: Manifest, seconds: int) -> Manifest:
 
 
 def rollout_of(
-    pool: Pool, images: Images, *, adapters: int, engine: Manifest | None, now: datetime, legacy: bool = False,
+    pool: Pool, images: Images, *, needs: Needs, engine: Manifest | None, now: datetime, legacy: bool = False,
     blocked: bool = False,
 ) -> Rollout:  # fmt: skip
     """Return how far a pool is with the operator's update, for the others that may have to wait for it.
 
     `blocked`: its Deployment can't be changed, so that it can't begin.
     """
-    _, update = plan_engine(pool, images, adapters=adapters, engine=engine, now=now, legacy=legacy, blocked=blocked)
+    _, update, _ = plan_engine(pool, images, needs=needs, engine=engine, now=now, legacy=legacy, blocked=blocked)
     return update.rollout
 
 
 def plan_engine(
-    pool: Pool, images: Images, *, adapters: int, engine: Manifest | None, now: datetime, legacy: bool = False,
-    blocked: bool = False,
-) -> tuple[Manifest, EngineUpdate]:  # fmt: skip
-    """Return the engine Deployment as it should become, and what it takes to get there."""
+    pool: Pool, images: Images, *, needs: Needs, engine: Manifest | None, now: datetime, legacy: bool = False,
+    blocked: bool = False, crashing: bool = False,
+) -> tuple[Manifest, EngineUpdate, Decision]:  # fmt: skip
+    """Return the engine Deployment as it should become, what it takes to get there, and how engines are started."""
+    seen = Engines(running=tuning_in(engine), unready=is_unready(engine), broken=crashing and is_coming_up(engine))
 
-    def planned_with(*, updating: bool) -> tuple[Manifest, EngineUpdate]:
-        at_hand = adapters_at_hand(adapters, max_loras=pool.max_loras, running=at_hand_in(engine), updating=updating)
-        planned = build_engine_deployment(pool, images, at_hand=at_hand)
-        return planned, engine_update(planned, engine, pool, now=now, legacy=legacy, blocked=blocked)
+    def planned_with(engines: Engines) -> tuple[Manifest, EngineUpdate, Decision]:
+        tuning = decide(pool.spec.engine, needs, engines, memory_of(pool.tuning), generation=pool.generation, now=now)
+        planned = build_engine_deployment(pool, images, tuning=tuning.tuning)
+        return planned, engine_update(planned, engine, pool, now=now, legacy=legacy, blocked=blocked), tuning
 
-    planned, update = planned_with(updating=False)
-    return planned_with(updating=True) if update.pending else (planned, update)
+    planned, update, tuning = planned_with(seen)
+    if update.pending and not tuning.restarts:
+        return planned_with(replace(seen, replaced=True))
+    return planned, update, tuning
 
 
 def miner_waits(planned: Manifest, live: Manifest, update: EngineUpdate) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
+from pydantic import ValidationError
+
 from bettertherapy_api import names
+from bettertherapy_api.lora_targets import ATTENTION_MODULES, LoraTargets
+from bettertherapy_api.miner_pool import EngineTuning
 from bettertherapy_api.update_strategy import UpdateStrategy
 from twin_operator.domain.objects import Pool
+from twin_operator.domain.tuning import OWN_AT_HAND
 from twin_operator.engine.resources import DEPLOYMENT, Manifest
 from twin_operator.kinds.podspec.disk import ENGINE_SCRATCH, adapters_size, limit_bytes, with_disk
 from twin_operator.kinds.podspec.overlay import (
@@ -62,9 +66,11 @@ AGENT_RESOURCES: Final[Manifest] = {"requests": {"cpu": "50m", "memory": "128Mi"
 WEDGED_GRACE_SECONDS: Final = 10
 """A wedged engine has nothing to finish, so it isn't given the time that a drain gets."""
 DRAIN: Final = f"touch {names.ENGINE_DRAIN_FILE}; while [ ! -e {names.ENGINE_DRAINED_FILE} ]; do sleep 0.2; done"
+TARGETS_FLAG: Final = "--lora-target-modules"
+SPECIALIZE_FLAG: Final = "--specialize-active-lora"
+_SLOTS: Final = "--max-loras="
+_RANK: Final = "--max-lora-rank="
 _AT_HAND: Final = "--max-cpu-loras="
-_SETS_AT_HAND: Final = re.compile(r"--max[-_]cpu[-_]loras(=|$)")
-"""Who sets it in engine.args knows the pod's memory better."""
 # Processes of one engine talk over sockets, which gloo, NCCL and vLLM's executor bind to the pod's own address unless
 # told otherwise: a dozen ports that any pod could reach.
 _LOOPBACK_ENV: Final = (
@@ -80,13 +86,13 @@ _CPU_ENV: Final = (
 )
 
 
-def build_engine_deployment(pool: Pool, images: Images, *, at_hand: int) -> Manifest:
+def build_engine_deployment(pool: Pool, images: Images, *, tuning: EngineTuning) -> Manifest:
     """Return the Deployment. Twins are no part of it: they come and go without touching a pod.
 
-    `at_hand` is how many adapters an engine keeps in memory (`adapters_at_hand`).
+    `tuning` is how the engine is started for its adapters (`domain.tuning`).
     """
     spec = pool.spec
-    pod = _endpoint_pod(pool, images) if spec.engine.endpoint else _engine_pod(pool, images, at_hand=at_hand)
+    pod = _endpoint_pod(pool, images) if spec.engine.endpoint else _engine_pod(pool, images, tuning=tuning)
     default_container = {"kubectl.kubernetes.io/default-container": pod["containers"][0]["name"]}
     return {
         "apiVersion": DEPLOYMENT.api_version,
@@ -108,12 +114,26 @@ def build_engine_deployment(pool: Pool, images: Images, *, at_hand: int) -> Mani
     }
 
 
-def at_hand_in(deployment: Manifest | None) -> int | None:
-    """Return the number of adapters that the engines of this Deployment keep in memory, or None if it says nothing."""
+def tuning_in(deployment: Manifest | None) -> EngineTuning | None:
+    """Return how the engines of this Deployment are started for their adapters, or None if it doesn't say."""
     containers = deployment["spec"]["template"]["spec"]["containers"] if deployment else []
     arguments = next((each.get("args") or [] for each in containers if each["name"] == "engine"), [])
-    found = [argument.removeprefix(_AT_HAND) for argument in arguments if argument.startswith(_AT_HAND)]
-    return int(found[-1]) if found and found[-1].isdigit() else None
+
+    def number(flag: str) -> str | None:
+        found = [argument.removeprefix(flag) for argument in arguments if argument.startswith(flag)]
+        return found[-1] if found else None
+
+    slots = number(_SLOTS)
+    try:
+        return EngineTuning.model_validate(
+            {
+                "maxLoras": slots, "maxCpuLoras": number(_AT_HAND) or slots, "maxLoraRank": number(_RANK),
+                "loraTargets": LoraTargets.ATTENTION if TARGETS_FLAG in arguments else LoraTargets.ALL_LINEAR,
+                "specializeActiveLora": SPECIALIZE_FLAG in arguments,
+            }
+        )  # fmt: skip
+    except ValidationError:  # there is no engine in it, or somebody wrote over it
+        return None
 
 
 def _strategy(asked: UpdateStrategy | None) -> Manifest:
@@ -143,16 +163,16 @@ def _pod(pool: Pool) -> Manifest:
     }
 
 
-def _engine_pod(pool: Pool, images: Images, *, at_hand: int) -> Manifest:
+def _engine_pod(pool: Pool, images: Images, *, tuning: EngineTuning) -> Manifest:
     init = [
         *model_container(pool, images, pool.spec.engine.pod),
         *headers_container(pool, _engine_image(pool, images), pool.spec.engine.pod),
-        {**_agent_container(pool, images), "restartPolicy": "Always"},
+        {**_agent_container(pool, images, tuning=tuning), "restartPolicy": "Always"},
     ]
     return {
         **_pod(pool),
         "initContainers": init,
-        "containers": [_engine_container(pool, images, at_hand=at_hand)],
+        "containers": [_engine_container(pool, images, tuning=tuning)],
         "volumes": [
             empty_dir("tmp", size=ENGINE_SCRATCH),
             empty_dir("agent-tmp", size="256Mi"),
@@ -197,7 +217,7 @@ def _claims_before_endpoint(pool: Pool) -> list[str]:
     return [claim] if claim is not None else []
 
 
-def _engine_container(pool: Pool, images: Images, *, at_hand: int) -> Manifest:
+def _engine_container(pool: Pool, images: Images, *, tuning: EngineTuning) -> Manifest:
     engine = pool.spec.engine
     on_cpu = engine.device == "CPU"
     variables = [
@@ -213,7 +233,7 @@ def _engine_container(pool: Pool, images: Images, *, at_hand: int) -> Manifest:
         "image": _engine_image(pool, images),
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-m", "vllm.entrypoints.openai.api_server"],
-        "args": engine_arguments(pool, at_hand=at_hand),
+        "args": engine_arguments(pool, tuning=tuning),
         "env": with_added_env(variables, engine.pod),
         "resources": container_resources(pool, pool.spec.resources),
         "securityContext": container_security(),
@@ -244,7 +264,7 @@ def _engine_image(pool: Pool, images: Images) -> str:
     return engine.image or (images.engine_cpu if engine.device == "CPU" else images.engine_gpu)
 
 
-def engine_arguments(pool: Pool, *, at_hand: int) -> list[str]:
+def engine_arguments(pool: Pool, *, tuning: EngineTuning) -> list[str]:
     """Return vLLM's arguments: the user's first, so that ours win where vLLM takes the last one."""
     spec, engine = pool.spec, pool.spec.engine
     return [
@@ -254,17 +274,33 @@ def engine_arguments(pool: Pool, *, at_hand: int) -> list[str]:
         f"--served-model-name={spec.base_model.name}",
         f"--uds={names.ENGINE_SOCKET}",
         "--enable-lora",
-        f"--max-loras={pool.max_loras}",
-        f"--max-lora-rank={engine.max_lora_rank}",
-        *([] if any(_SETS_AT_HAND.match(argument) for argument in engine.args or []) else [f"{_AT_HAND}{at_hand}"]),
+        f"{_SLOTS}{tuning.max_loras}",
+        f"{_RANK}{tuning.max_lora_rank}",
+        *([] if any(OWN_AT_HAND.match(each) for each in engine.args or []) else [f"{_AT_HAND}{tuning.max_cpu_loras}"]),
+        *([SPECIALIZE_FLAG] if tuning.specialize_active_lora else []),
+        # Its values stand for themselves, up to the next flag.
+        *([TARGETS_FLAG, *ATTENTION_MODULES] if tuning.lora_targets is LoraTargets.ATTENTION else []),
         *([f"--max-model-len={engine.max_model_length}"] if engine.max_model_length else []),
         f"--shutdown-timeout={spec.drain_seconds}",
     ]
 
 
-def _agent_container(pool: Pool, images: Images) -> Manifest:
+def _told_of_engine(pool: Pool, tuning: EngineTuning) -> list[Manifest]:
+    """Tell the agent what the engine beside it was started for, where that is less than the pool takes."""
+    engine, told = pool.spec.engine, []
+    if tuning.lora_targets is LoraTargets.ATTENTION:
+        told.append(env("ENGINE_LORA_TARGETS", tuning.lora_targets.value))
+    if engine.max_lora_rank == "Auto":
+        told.append(env("ENGINE_MAX_LORA_RANK", str(tuning.max_lora_rank)))
+    if "Auto" in (engine.lora_targets, engine.max_lora_rank):
+        told.append(env("ENGINE_FOLLOWS_ADAPTERS", "true"))
+    return told
+
+
+def _agent_container(pool: Pool, images: Images, *, tuning: EngineTuning | None = None) -> Manifest:
     engine = pool.spec.engine
     source = [env("POD_ADAPTERS_BYTES", str(limit_bytes(adapters_size(pool))))]
+    source += _told_of_engine(pool, tuning) if tuning is not None else []
     source += [env("ENGINE_ENDPOINT", engine.endpoint)] if engine.endpoint else []
     if (store := store_uri(pool)) is not None:
         source.append(env("STORE_URI", store))

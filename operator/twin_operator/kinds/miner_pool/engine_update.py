@@ -115,6 +115,17 @@ def engine_update(
     )  # fmt: skip
 
 
+def is_unready(live: Manifest | None) -> bool:
+    """Tell whether none of its engines is ready, or a replacement of them is under way: a restart takes nothing."""
+    seen = _seen(live)
+    return seen.replacing or not seen.ready
+
+
+def is_coming_up(live: Manifest | None) -> bool:
+    """Tell whether its newest pods have not all been there yet."""
+    return _seen(live).complete_since is None
+
+
 def held_back(planned: Manifest, live: Manifest) -> Manifest:
     """Return the Deployment to apply while its update waits: the pods as they are, all else as planned.
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from bettertherapy_api import names
@@ -17,9 +16,11 @@ from twin_operator.domain.pool_update import Held, Pace
 from twin_operator.domain.routing import is_verified
 from twin_operator.domain.scaling import Outlook, Unmeasured
 from twin_operator.domain.sizing import Sizing, size
+from twin_operator.domain.tuning import Decision, Needs, tuning_finding, tuning_status
 from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.resources import DEPLOYMENT, Manifest
 from twin_operator.kinds.miner_pool.children import Children, OtherRollouts, build_children
+from twin_operator.kinds.miner_pool.engine_needs import is_crashing
 from twin_operator.kinds.miner_pool.engine_update import held_back
 from twin_operator.kinds.miner_pool.scaling_watch import NOT_CONFIGURED
 from twin_operator.kinds.world import Published
@@ -58,6 +59,10 @@ class Gathered:
     """ScalingActive and MetricsAvailable as they stand."""
     sizing: Sizing | None = None
     """What was decided on the number of engine pods."""
+    needs: Needs = field(default_factory=Needs)
+    """What the pod needs of its engine that holds most."""
+    tuning: Decision | None = None
+    """How engines are started for that; None where it was not decided."""
 
 
 def plan_children(gathered: Gathered, images: Images, pace: Pace, *, now: datetime) -> Children:
@@ -65,9 +70,9 @@ def plan_children(gathered: Gathered, images: Images, pace: Pace, *, now: dateti
     sizing = plan_size(gathered, now=now)
     pool = replace(gathered.pool, decided=sizing.replicas) if sizing is not None else gathered.pool
     planned = build_children(
-        pool, images, adapters=adapters_of(gathered.published), engine=gathered.engine, miner=gathered.miner,
+        pool, images, needs=gathered.needs, engine=gathered.engine, miner=gathered.miner,
         others=gathered.others, pace=pace, now=now, legacy=bool(gathered.legacy),
-        reported=any(report.ready for report in gathered.facts.reports.values()),
+        reported=any(report.ready for report in gathered.facts.reports.values()), crashing=is_crashing(gathered.facts),
     )  # fmt: skip
     if gathered.out_of_bounds is not None:
         # Nothing is begun that it names now. The engines that it had go on, as many as are needed: patients ask them.
@@ -98,17 +103,6 @@ def plan_size(gathered: Gathered, *, now: datetime) -> Sizing | None:
     )  # fmt: skip
 
 
-def adapters_of(published: Published) -> int:
-    """Return how many adapters that engine pod is to hold which is to hold most of them."""
-    everywhere, by_pod = 0, Counter[str]()
-    for entry in published.entries().values():
-        if entry.placement is None or entry.pods is None:
-            everywhere += len(entry.adapters)
-        else:
-            by_pod.update(dict.fromkeys(entry.pods, len(entry.adapters)))
-    return everywhere + max(by_pod.values(), default=0)
-
-
 def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
     """Return the pool's status, without its conditions' dates, and the conditions."""
     pool, facts, published = gathered.pool, gathered.facts, gathered.published
@@ -122,6 +116,11 @@ def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
             sizing=gathered.sizing,
         )
     )  # fmt: skip
+    tuned = pool.tuning
+    if gathered.tuning is not None:
+        found, fits = tuning_finding(gathered.tuning, held=gathered.held.message if gathered.held else None)
+        conditions.append(found.condition("EnginesTuned", "True" if fits else "False"))
+        tuned = tuning_status(gathered.tuning, said=found.message)
     ready = facts.ready
     reports = [report for report in ready.values() if report is not None]
     loaded = _loaded(published.entries().values(), reports) if 0 < len(reports) == len(ready) else 0
@@ -145,6 +144,7 @@ def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
         "slots": None
         if pool.spec.engine.endpoint
         else {"used": lora_twins, "total": pool.max_loras, "summary": f"{lora_twins}/{pool.max_loras}"},
+        "tuning": tuned.to_dict() if tuned is not None and not pool.spec.engine.endpoint else None,
         "engineVersion": ", ".join(versions)[:64] or None,
         "coldStartSeconds": newest.cold_start_seconds if newest else None,
     }

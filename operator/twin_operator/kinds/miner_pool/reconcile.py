@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from bettertherapy_api import names
 from bettertherapy_api.miner_pool import MinerPoolStatus
 from bettertherapy_api.task_states import tasks_name
+from twin_operator.domain.activity import Activity
 from twin_operator.domain.appearances import conditions_said
 from twin_operator.domain.bounds import Bounds, pool_out_of_bounds
 from twin_operator.domain.objects import Pool, Unreadable
 from twin_operator.domain.pool_checks import no_tokens
 from twin_operator.domain.pool_update import Pace, Rollout
 from twin_operator.domain.reasons import Reason
+from twin_operator.domain.tuning import Needs
 from twin_operator.domain.unreadable import conditions_of
 from twin_operator.engine.apply import ApplyOutcome, Owner
 from twin_operator.engine.conditions import Condition, Finding, conditions_in
@@ -26,9 +28,10 @@ from twin_operator.errors import ApiError
 from twin_operator.kinds.miner_pool.access import AccessSecrets, AccessState
 from twin_operator.kinds.miner_pool.access_secret import POOL_TOKENS, access_secret_name, pool_tokens_name
 from twin_operator.kinds.miner_pool.children import Children, rollout_of
+from twin_operator.kinds.miner_pool.engine_needs import needs_of
 from twin_operator.kinds.miner_pool.former_release import former_report, former_routing
 from twin_operator.kinds.miner_pool.notices import pool_notices, restart_notices
-from twin_operator.kinds.miner_pool.plan import Gathered, adapters_of, plan_children, plan_status
+from twin_operator.kinds.miner_pool.plan import Gathered, plan_children, plan_status
 from twin_operator.kinds.miner_pool.scaling_watch import ScalingWatch, is_measured
 from twin_operator.kinds.resources import MINER_POOL, ROUTING_SLICE
 from twin_operator.kinds.watched import OWNER
@@ -57,11 +60,12 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
 
     def __init__(
         self, tools: Tools, *, world: World, images: Images, pace: Pace, bounds: Bounds | None = None,
-        load: ScalingWatch | None = None,
+        load: ScalingWatch | None = None, busy: Callable[[Pool], Activity | None] = lambda pool: None,
     ) -> None:  # fmt: skip
-        """Without `load`, no pool's load is known."""
+        """Without `load`, no pool's load is known, without `busy` not which twins are in use."""
         super().__init__(tools)
         self._load = load
+        self._busy = busy
         self._world = world
         self._images = images
         self._pace = pace
@@ -93,6 +97,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
             pool=pool,
             facts=self._world.facts(pool.namespace, pool.name),
             published=self._world.published(pool),
+            needs=self._needs(pool),
             unpublished=self._world.unpublished_trouble(pool),
             engine=self._deployment(pool, names.engine_name(pool.name)),
             miner=self._deployment(pool, names.miner_name(pool.name)),
@@ -158,7 +163,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
         pool = gathered.pool if plan.sizing is None else replace(gathered.pool, decided=plan.sizing.replicas)
         again = replace(
             self._gather(pool), refused=refused_children(outcome), held=plan.held,
-            access_missing=missing, sizing=plan.sizing,
+            access_missing=missing, sizing=plan.sizing, tuning=plan.tuning,
         )  # fmt: skip
         return Applied(gathered=again, outcome=outcome, look_again=look_again)
 
@@ -183,11 +188,12 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
     def report(self, gathered: Gathered, plan: Children, outcome: Applied) -> Report:
         """Say how the pool is."""
         status, conditions = plan_status(outcome.gathered)
-        again = outcome.look_again
+        again, tuning = outcome.look_again, plan.tuning
+        due = tuning.due if tuning is not None and not tuning.restarts else None
         look_again = datetime.now(UTC) + timedelta(seconds=again) if again is not None else None
         return Report(
             status=status, conditions=conditions, notices=pool_notices, outcome=outcome.outcome,
-            wake_at=(plan.held.look_again if plan.held else None, look_again),
+            wake_at=(plan.held.look_again if plan.held else None, look_again, due),
         )  # fmt: skip
 
     async def after_report(self, entry: Entry, gathered: Gathered, plan: Children) -> None:
@@ -205,7 +211,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
         others = [each.value for each in self.store.of_kind(self.kind) if isinstance(each.value, Pool)]
         return [
             rollout_of(
-                other, self._images, adapters=adapters_of(self._world.published(other)),
+                other, self._images, needs=self._needs(other),
                 engine=self._deployment(other, names.engine_name(other.name)), now=now,
                 legacy=bool(self._legacy(other)),
                 blocked=Key(DEPLOYMENT.kind, other.namespace, names.engine_name(other.name)) in self._blocked
@@ -214,6 +220,11 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
             for other in others
             if other.uid != pool.uid and not other.deleted
         ]  # fmt: skip
+
+    def _needs(self, pool: Pool) -> Needs:
+        """Return what the pool's engines must hold."""
+        facts = self._world.facts(pool.namespace, pool.name)
+        return needs_of(self._world.published(pool), facts, self._busy(pool))
 
     def _legacy(self, pool: Pool) -> frozenset[str]:
         """Return the ConfigMaps of the release before that pods of that release may still follow.

@@ -23,7 +23,7 @@ POLL_SECONDS: Final = 60.0
 
 
 class ActivityWatch:
-    """Remembers how busy the twins of each pool are that has several engine pods."""
+    """Remembers how busy the twins of each pool are that has several engine pods, or slots that follow them."""
 
     def __init__(
         self, prometheus: Prometheus, *, world: World, changed: Callable[[Pool], None], matchers: str,
@@ -48,11 +48,13 @@ class ActivityWatch:
             await asyncio.sleep(self._poll_seconds)
 
     async def look(self) -> None:
-        """Look once at all pools whose twins have a choice of pods."""
+        """Look once at all pools whose twins have a choice of pods, or whose engines' slots follow them."""
         by_namespace: dict[str, list[Pool]] = {}
         for entry in self._world.store.of_kind("MinerPool"):
             pool = entry.value
-            if isinstance(pool, Pool) and len(self._world.facts(pool.namespace, pool.name).present) > 1:
+            if not isinstance(pool, Pool):
+                continue
+            if pool.slots_follow_twins or len(self._world.facts(pool.namespace, pool.name).present) > 1:
                 by_namespace.setdefault(pool.namespace, []).append(pool)
         uids = {pool.uid for pools in by_namespace.values() for pool in pools}
         self._known = {uid: known for uid, known in self._known.items() if uid in uids}

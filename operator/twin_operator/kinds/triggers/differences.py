@@ -30,6 +30,12 @@ def asks_differently(change: Change) -> bool:
     return any(before.get(each) != after.get(each) for each in ("generation", "uid", "deletionTimestamp", "labels"))
 
 
+def is_started_otherwise(change: Change) -> bool:
+    """A pool whose engines are started for other adapters than before."""
+    before, after = (status_of(each).get("tuning") or {} for each in (change.old, change.new))
+    return before.get("running") != after.get("running")
+
+
 _DECIDES: Final = (
     "promotedVersion", "specDigest", "canaryVersion", "canaryWeightPercent", "pendingVersion", "refusedVersions",
 )  # fmt: skip

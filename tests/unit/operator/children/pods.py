@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.unit.operator.samples import pool
 from twin_operator.domain.pool_update import Pace
+from twin_operator.domain.tuning import Needs
 from twin_operator.kinds.miner_pool.children import Children, build_children
 from twin_operator.settings import Images
 
@@ -40,7 +41,7 @@ VARIANTS: list[dict[str, Any]] = [
 def built(**fields: Any) -> Children:
     """Build with defaults for what a test doesn't speak of; `spec` goes to the pool."""
     asked: dict[str, Any] = {
-        "adapters": 0, "engine": None, "miner": None, "others": lambda: (), "pace": Pace(), "now": NOW,
+        "needs": Needs(), "engine": None, "miner": None, "others": lambda: (), "pace": Pace(), "now": NOW,
         "legacy": False, "images": IMAGES,
     } | fields  # fmt: skip
     of = asked.pop("of", None) or pool(**asked.pop("spec", {}))

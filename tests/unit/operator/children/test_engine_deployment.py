@@ -10,7 +10,8 @@ import pytest
 
 from bettertherapy_api import names
 from neurons.store.base_model import folder_modules
-from tests.unit.operator.children.pods import ENDPOINT, GPU, OVERLAY, children, computing, containers, pod_of
+from tests.unit.operator.children.pods import ENDPOINT, GPU, OVERLAY, built, children, computing, containers, pod_of
+from twin_operator.kinds.miner_pool.engine_deployment import tuning_in
 
 
 def deployment(**spec: Any) -> dict[str, Any]:
@@ -160,6 +161,59 @@ def test_the_users_own_number_of_adapters_at_hand_stays_alone() -> None:
         arguments = containers(engine_pod(engine={"args": [argument]}))["engine"]["args"]
         assert [each for each in arguments if "cpu" in each] == [argument]
     assert "--max-cpu-loras=64" in containers(engine_pod())["engine"]["args"]
+
+
+def started_with(**engine: Any) -> list[str]:
+    return list(containers(engine_pod(engine=engine))["engine"]["args"])
+
+
+def told_to_agent(**engine: Any) -> dict[str, str]:
+    variables = containers(engine_pod(engine=engine))["agent"]["env"]
+    return {each["name"]: each["value"] for each in variables if each["name"].startswith("ENGINE_")}
+
+
+def test_kernels_are_sized_by_the_batch_on_a_gpu_alone() -> None:
+    assert "--specialize-active-lora" in started_with(device="GPU")
+    assert "--specialize-active-lora" not in started_with(device="CPU")
+
+
+def test_only_attention_is_wrapped_where_the_pool_says_so() -> None:
+    found = started_with(loraTargets="Attention")
+    begin = found.index("--lora-target-modules")
+    assert found[begin : begin + 6] == ["--lora-target-modules", "q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj"]
+    assert found[begin + 6].startswith("--")
+    assert "--lora-target-modules" not in started_with()
+
+
+def test_the_agent_is_told_what_the_engine_was_started_for_where_that_is_less_than_all() -> None:
+    assert told_to_agent() == {}
+    assert told_to_agent(loraTargets="Attention") == {"ENGINE_LORA_TARGETS": "Attention"}
+    assert told_to_agent(loraTargets="Auto", maxLoraRank="Auto") == {
+        "ENGINE_MAX_LORA_RANK": "16", "ENGINE_FOLLOWS_ADAPTERS": "true",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        {}, {"loraTargets": "Attention", "maxLoras": 32}, {"device": "CPU", "maxLoraRank": 64},
+        {"args": ["--max-cpu-loras=70"]}, {"maxLoraRank": "Auto"},
+    ],
+)  # fmt: skip
+def test_a_deployment_tells_how_its_engines_are_started(engine: dict[str, Any]) -> None:
+    made = built(spec={"engine": engine})
+    [applied, _] = [each for each in made.manifests if each["kind"] == "Deployment"]
+    assert made.tuning is not None
+    assert tuning_in(applied) == made.tuning.tuning
+
+
+def test_a_deployment_without_an_engine_of_ours_tells_nothing() -> None:
+    assert tuning_in(None) is None
+    assert tuning_in(deployment(**ENDPOINT)) is None
+    assert built(spec=ENDPOINT).tuning is None
+    odd = deployment()
+    pod_of(odd)["containers"][0]["args"] = ["--max-loras=many"]
+    assert tuning_in(odd) is None
 
 
 def test_the_agents_resources_are_the_pools_own() -> None:

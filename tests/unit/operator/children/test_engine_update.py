@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from tests.unit.operator.children.pods import IMAGES, NOW, built, computing, containers, pod_of
-from tests.unit.operator.samples import pool
+from tests.unit.operator.samples import pool, pool_object
+from twin_operator.domain.objects import Pool, pool_from
 from twin_operator.domain.pool_update import Pace, Rollout, Stage
 from twin_operator.domain.reasons import Reason
+from twin_operator.domain.tuning import DWELL, Needs, tuning_finding, tuning_status
 from twin_operator.kinds.miner_pool.children import Children, rollout_of
 from twin_operator.kinds.miner_pool.engine_update import CAUSE_ANNOTATION, IMAGES_ANNOTATION
 from twin_operator.settings import Images
@@ -148,7 +150,7 @@ def test_a_deployment_of_a_release_that_left_no_marks_waits_its_turn_too() -> No
 
 
 def stage(live: dict[str, Any] | None, images: Images = IMAGES, **spec: Any) -> Rollout:
-    return rollout_of(pool(**spec), images, adapters=0, engine=live, now=NOW)
+    return rollout_of(pool(**spec), images, needs=Needs(), engine=live, now=NOW)
 
 
 def test_others_see_how_far_a_pool_is() -> None:
@@ -236,7 +238,7 @@ def test_a_pool_that_was_scaled_beyond_its_quota_holds_no_release_for_ever() -> 
 
 
 def test_a_pool_that_cant_be_changed_keeps_nobody_waiting() -> None:
-    blocked = rollout_of(pool(), NEWER, adapters=0, engine=first(), now=NOW, blocked=True)
+    blocked = rollout_of(pool(), NEWER, needs=Needs(), engine=first(), now=NOW, blocked=True)
     assert blocked.stage is Stage.SETTLED
 
 
@@ -277,20 +279,84 @@ def test_pods_of_the_release_before_wait_for_their_turn_but_for_no_window() -> N
     # Looked at again it still waits: nothing was written that says its pods were made from what it waits for.
     assert built(spec=spec, engine=running(kept), images=NEWER, legacy=True, others=busy).held is not None
     assert built(spec=spec, engine=running(kept), images=NEWER, legacy=True).held is None
-    others_see = rollout_of(pool(**spec), NEWER, adapters=0, engine=live, now=NOW, legacy=True)
+    others_see = rollout_of(pool(**spec), NEWER, needs=Needs(), engine=live, now=NOW, legacy=True)
     assert others_see.stage is Stage.WAITING
 
 
-def test_more_adapters_restart_engines_only_when_they_are_far_too_many() -> None:
-    def at_hand(of: dict[str, Any]) -> str:
-        return next(each for each in containers(pod_of(of))["engine"]["args"] if each.startswith("--max-cpu-loras"))
+# -- engines that lack something that their adapters need
 
-    live = first()
-    assert deployment(built(engine=live, adapters=128))["spec"] == deployment(built())["spec"]
-    assert at_hand(deployment(built(engine=live, adapters=129))) == "--max-cpu-loras=256"
-    assert built(engine=live, adapters=129, others=busy).held is not None
-    with_another = deployment(built(engine=live, adapters=100, spec={"drainSeconds": 9}))
-    assert at_hand(with_another) == "--max-cpu-loras=128"
+HOLDS = Needs(adapters=40, twins=40, rank=16)
+AUTO: dict[str, Any] = {"engine": {"device": "GPU"}}
+SHORT_FOR_LONG = {"shortSince": "2026-01-05T11:45:00Z"}
+
+
+def slots(of: dict[str, Any]) -> str:
+    return next(each for each in containers(pod_of(of))["engine"]["args"] if each.startswith("--max-loras"))
+
+
+def remembers(made: Children, **more: Any) -> Pool:
+    """Return the pool as its status remembers what was decided, with `more` in it."""
+    assert made.tuning is not None
+    told = tuning_status(made.tuning, said="…").to_dict() | more
+    found = pool_from({**pool_object("p", **AUTO), "status": {"tuning": told}})
+    assert isinstance(found, Pool)
+    return found
+
+
+def test_engines_that_lack_slots_stay_until_that_has_lasted() -> None:
+    live = first(**AUTO)
+    made = built(engine=live, needs=HOLDS, spec=AUTO)
+    assert deployment(made)["spec"] == deployment(built(spec=AUTO))["spec"]
+    assert made.tuning is not None
+    assert made.tuning.due == NOW + DWELL
+    later = built(engine=live, needs=HOLDS, of=remembers(made), now=NOW + DWELL)
+    assert slots(deployment(later)) == "--max-loras=64"
+    assert later.tuning is not None
+    assert later.tuning.memory.restarted == NOW + DWELL
+
+
+def test_such_a_restart_takes_its_turn_and_its_window_and_is_none_until_it_comes() -> None:
+    live = first(**AUTO)
+    of = remembers(built(engine=live, spec=AUTO), **SHORT_FOR_LONG)
+    waits = built(engine=live, needs=HOLDS, of=of, others=busy)
+    assert slots(deployment(waits)) == "--max-loras=8"
+    assert waits.held is not None
+    assert waits.held.reason == Reason.UPDATE_HELD
+    assert waits.tuning is not None
+    assert waits.tuning.memory.restarted is None
+    assert waits.tuning.tuning.max_loras == 8  # as it runs
+    found, fits = tuning_finding(waits.tuning, held=waits.held.message)
+    assert not fits
+    assert "the restart waits: the operator's update of the engines waits for MinerPool clinic/a" in found.message
+
+
+def test_engines_of_which_none_is_ready_take_it_at_once() -> None:
+    starting = running(deployment(built(spec=AUTO)), ready=0)
+    made = built(engine=starting, needs=HOLDS, spec=AUTO)
+    assert slots(deployment(made)) == "--max-loras=64"
+    assert made.tuning is not None
+    assert made.tuning.memory.restarted is None
+
+
+def test_a_replacement_for_another_reason_takes_along_what_fits_better() -> None:
+    made = built(engine=first(**AUTO), needs=HOLDS, spec={**AUTO, "drainSeconds": 9})
+    assert slots(deployment(made)) == "--max-loras=64"
+    assert made.tuning is not None
+    assert not made.tuning.restarts
+
+
+def test_engines_that_end_while_they_come_up_get_fewer_slots() -> None:
+    at_first = deployment(built(needs=HOLDS, spec=AUTO))
+    assert slots(at_first) == "--max-loras=64"
+    made = built(engine=running(at_first, complete=False, ready=0), needs=HOLDS, crashing=True, spec=AUTO)
+    assert slots(deployment(made)) == "--max-loras=32"
+
+
+def test_engines_that_ended_later_keep_their_slots() -> None:
+    made = built(
+        engine=running(deployment(built(needs=HOLDS, spec=AUTO)), ready=0), needs=HOLDS, crashing=True, spec=AUTO
+    )
+    assert slots(deployment(made)) == "--max-loras=64"
 
 
 def test_another_releases_miners_come_after_its_engines() -> None:
