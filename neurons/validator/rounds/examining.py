@@ -13,6 +13,7 @@ from typing import Final
 
 from yarl import URL
 
+from bettertherapy_api.finetune_run import CreditVerdict
 from bettertherapy_api.round_progress import MAX_CANDIDATES, Candidate, ExaminedTask
 from neurons.ledger import Ledger
 from neurons.ledger.dataset import Bounds, Day
@@ -20,7 +21,7 @@ from neurons.ledger.records import Task, TaskEvent, TaskState
 from neurons.ledger.rounds import TaskStates
 from neurons.receipts import Keypair
 from neurons.validator.rounds.reporting import moment
-from neurons.validator.rounds.tasks import Finished, credit, distinct, event_of
+from neurons.validator.rounds.tasks import Finished, distinct, event_of
 from neurons.wire.capability import Capability, signed_url
 from neurons.wire.tasks import EXAMINATION
 
@@ -32,6 +33,10 @@ EXAMINE_MS: Final = 24 * 3600 * 1000
 """So long an examination may take, with its wait for a place."""
 VERDICTS: Final = frozenset({TaskState.PASSED, TaskState.FAILED, TaskState.INCONCLUSIVE, TaskState.DISALLOWED})
 _DAY_MS: Final = 24 * 3600 * 1000
+_CREDITS: Final[Mapping[CreditVerdict, TaskState]] = {
+    "Passed": TaskState.PASSED, "Failed": TaskState.FAILED, "Inconclusive": TaskState.INCONCLUSIVE,
+    "Disallowed": TaskState.DISALLOWED,
+}  # fmt: skip
 
 
 def waiting(tasks: Iterable[TaskStates]) -> list[Finished]:
@@ -73,13 +78,9 @@ def credits_of(examined: Iterable[ExaminedTask], tasks: Iterable[TaskStates], *,
             continue
         if VERDICTS & {event.state for event in states.events}:
             continue
-        made[each.task] = (
-            event_of(
-                finished.task, TaskState.INCONCLUSIVE, at_ms=at_ms, adapter=finished.adapter, detail=each.message
-            )
-            if each.verdict == "Inconclusive"
-            else credit(finished, promoted=each.verdict == "Promote", why=each.message, at_ms=at_ms)
-        )  # fmt: skip
+        made[each.task] = event_of(
+            finished.task, _CREDITS[each.credit], at_ms=at_ms, adapter=finished.adapter, detail=each.message
+        )
     return list(made.values())
 
 

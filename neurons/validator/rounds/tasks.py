@@ -132,12 +132,6 @@ def disallowed(tasks: Sequence[TaskStates], *, at_ms: int) -> list[TaskEvent]:
     ]  # fmt: skip
 
 
-def credit(finished: Finished, *, promoted: bool, why: str, at_ms: int) -> TaskEvent:
-    """Return what the gate's verdict on a finished task comes to."""
-    state = TaskState.PASSED if promoted else TaskState.FAILED
-    return event_of(finished.task, state, at_ms=at_ms, adapter=finished.adapter, detail=why)
-
-
 def event_of(task: Task, state: TaskState, *, at_ms: int, adapter: str | None = None, detail: str = "") -> TaskEvent:
     """Return the record of what became of a task; the same state is the same record."""
     return TaskEvent(

@@ -51,8 +51,8 @@ def finished(of: Task, adapter: str = A, *, at_ms: int = BEFORE + 1000, **more: 
     return TaskStates(of, tuple(events))
 
 
-def examined(of: Task, verdict: str = "Promote", *, adapter: str = A, message: str = "no worse") -> ExaminedTask:
-    return ExaminedTask.model_validate({"task": of.task_id, "adapter": adapter, "verdict": verdict, "message": message})
+def examined(of: Task, credit: str = "Passed", *, adapter: str = A, message: str = "no worse") -> ExaminedTask:
+    return ExaminedTask.model_validate({"task": of.task_id, "adapter": adapter, "credit": credit, "message": message})
 
 
 def states(found: list[TaskEvent]) -> list[tuple[str, TaskState, str | None]]:
@@ -73,20 +73,31 @@ def test_what_has_a_verdict_waits_no_more_and_who_copies_it_later_gets_nothing_b
 
 
 @pytest.mark.parametrize(
-    ("verdict", "state"),
-    [("Promote", TaskState.PASSED), ("Reject", TaskState.FAILED), ("Inconclusive", TaskState.INCONCLUSIVE)],
-)
-def test_a_verdict_is_credited_in_words(verdict: str, state: TaskState) -> None:
+    ("credit", "state"),
+    [
+        ("Passed", TaskState.PASSED), ("Failed", TaskState.FAILED), ("Inconclusive", TaskState.INCONCLUSIVE),
+        ("Disallowed", TaskState.DISALLOWED),
+    ],
+)  # fmt: skip
+def test_what_it_is_worth_is_credited_in_words(credit: str, state: TaskState) -> None:
     mine = task()
-    [event] = credits_of([examined(mine, verdict, message="because")], [finished(mine)], at_ms=STARTED_MS)
+    [event] = credits_of([examined(mine, credit, message="because")], [finished(mine)], at_ms=STARTED_MS)
     assert (event.state, event.detail, event.adapter_digest) == (state, "because", A)
+
+
+@pytest.mark.parametrize(("verdict", "credit"), [("Promote", "Passed"), ("Reject", "Failed")])
+def test_the_order_of_a_round_that_a_former_release_held_is_still_read(verdict: str, credit: str) -> None:
+    said = {"task": task().task_id, "adapter": A, "verdict": verdict}
+    assert ExaminedTask.model_validate(said).credit == credit
+    with pytest.raises(ValueError, match="credit"):
+        ExaminedTask.model_validate(said | {"verdict": "Splendid"})
 
 
 def test_nothing_is_credited_for_another_adapter_an_unknown_task_or_twice() -> None:
     mine, other = task(1), task(2)
     assert credits_of([examined(mine, adapter=B)], [finished(mine)], at_ms=STARTED_MS) == []
     assert credits_of([examined(other)], [finished(mine)], at_ms=STARTED_MS) == []
-    both = [examined(mine, "Reject"), examined(mine, "Promote")]
+    both = [examined(mine, "Failed"), examined(mine, "Passed")]
     assert [each.state for each in credits_of(both, [finished(mine)], at_ms=STARTED_MS)] == [TaskState.FAILED]
     over = finished(mine, then=[TaskState.DISALLOWED])
     assert credits_of([examined(mine)], [over], at_ms=STARTED_MS) == []
