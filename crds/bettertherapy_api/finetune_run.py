@@ -30,6 +30,9 @@ STAGES = (
 )  # fmt: skip
 """Conditions in the order in which a run comes to them; the last that is True is its stage."""
 
+MAX_EARLIER = 100
+"""Versions that one candidate is held against."""
+
 SKIPPED = "Skipped"
 """Stage of a run that ended because there was too little new data."""
 
@@ -102,6 +105,9 @@ class CandidateSpec(ApiModel):
     """Where it was delivered."""
     held_out: HeldOutSpec | None = None
     """What it is asked beside the twin's own items; absent: there is nothing."""
+    earlier: Annotated[list[Digest] | None, Field(max_length=MAX_EARLIER)] = None
+    """Versions that miners reported for tasks from the same parent before this one was: what is nearly one of these is
+    no work of its miner's."""
     deadline: Time
     """An examination that has not started by then is given up: the task counts neither way."""
 

@@ -42,7 +42,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from bettertherapy_api.document import Document
 from bettertherapy_api.faults import first_fault
-from bettertherapy_api.finetune_run import CreditVerdict
+from bettertherapy_api.finetune_run import MAX_EARLIER, CreditVerdict
 from bettertherapy_api.run_progress import Count, FailureReport, Sentence, Word
 from bettertherapy_api.schema import Digest, Percent, Time
 from bettertherapy_api.validator_round import TOP, Hotkey, Uid16, WeightsState
@@ -279,6 +279,8 @@ class Candidate(Document):
     held_out: Annotated[str, Field(max_length=1024)] | None = Field(default=None, alias="heldOut")
     """Conversations that no miner was given, likewise; None: there are none."""
     held_out_digest: Digest | None = Field(default=None, alias="heldOutDigest")
+    earlier: Annotated[tuple[Digest, ...], Field(max_length=MAX_EARLIER)] = ()
+    """Versions that were reported before it for tasks of the same twin and parent."""
     until: Time
     """Until when it may be examined."""
 

@@ -98,7 +98,12 @@ def test_a_version_is_credited_that_learned_and_is_no_worse(
 
 @pytest.mark.parametrize(
     ("reason", "credit"),
-    [("BadArtifact", "Failed"), ("StoreFailed", "Inconclusive"), ("BadData", "Inconclusive")],
+    [
+        ("BadArtifact", "Failed"),
+        ("NearCopy", "Disallowed"),
+        ("StoreFailed", "Inconclusive"),
+        ("BadData", "Inconclusive"),
+    ],
 )
 def test_what_was_not_judged_is_the_miners_fault_only_where_what_it_delivered_is(reason: str, credit: str) -> None:
     report = progress_configmap(failed(reason))

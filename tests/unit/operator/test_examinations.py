@@ -103,6 +103,25 @@ def test_the_run_names_all_that_is_examined_and_is_one_that_the_api_takes() -> N
     assert build_examination_run(candidate(of.uid), validator(), of, pool()) is None, "it takes no deliveries"
 
 
+def test_what_was_reported_before_is_named_and_brought_with_the_version_that_it_began_from() -> None:
+    of = twin("dr-a")
+    earlier = [digest("1"), digest("2")]
+    built = build_examination_run(candidate(of.uid, earlier=earlier), validator(**TASKS), of, pool(store=STORE))
+    assert built is not None
+    assert built["spec"]["candidate"]["earlier"] == earlier
+    made = examining(**{"candidate": built["spec"]["candidate"]})
+    assert made.spec.candidate is not None
+    job = build_adoption_job(made, made.spec.candidate, of, pool(store=STORE), Images(trainer_cpu="ours:1"))
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    assert [each for each in container["args"] if each.startswith("--earlier=")] == [
+        f"--earlier={each}" for each in earlier
+    ]
+    [parent] = [each.removeprefix("--parent-uri=") for each in container["args"] if each.startswith("--parent-uri=")]
+    assert parent.startswith("pvc://")
+    mounted = [each["mountPath"] for each in container["volumeMounts"]]
+    assert any(f"/mnt/pvc/{parent.removeprefix('pvc://')}".startswith(each) for each in mounted if "pvc" in each)
+
+
 def test_what_brings_it_runs_the_operators_image_without_a_model_and_may_write_the_twins_folder_alone() -> None:
     made, of = examining(image="evil:1"), twin("dr-a")
     assert made.spec.candidate is not None
@@ -176,6 +195,7 @@ def _of(**changes: Any) -> dict[str, Any]:
         (f"exam-{TASK}", _of(miner="5" * 48)),
         (f"exam-{TASK}", _of(heldOut={"uri": URL, "digest": digest("1")})),
         (f"exam-{TASK}", _of(heldOut=None)),
+        (f"exam-{TASK}", _of(earlier=[digest("1")])),
     ],
 )
 def test_only_a_run_of_what_a_round_named_is_credited(name: str, spec: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ import pytest
 from yarl import URL
 
 from bettertherapy_api.round_progress import Candidate, ExaminedTask, RoundProgress
-from neurons.ledger import Ledger, Miner, Task, TaskEvent, TaskState
+from neurons.ledger import Ledger, Miner, Task, TaskEvent, TaskState, Twin
 from neurons.ledger.dataset import Bounds
 from neurons.ledger.rounds import TaskStates, round_rows, tasks
 from neurons.validator.rounds import round as round_module
-from neurons.validator.rounds.examining import candidates, credits_of, waiting
+from neurons.validator.rounds.examining import candidates, credits_of, earlier_than, finished_of, waiting
 from neurons.validator.rounds.planning import round_id_of
 from neurons.validator.rounds.progress import Remembered
 from neurons.validator.rounds.steps import Step, key
@@ -101,6 +102,35 @@ def test_nothing_is_credited_for_another_adapter_an_unknown_task_or_twice() -> N
     assert [each.state for each in credits_of(both, [finished(mine)], at_ms=STARTED_MS)] == [TaskState.FAILED]
     over = finished(mine, then=[TaskState.DISALLOWED])
     assert credits_of([examined(mine)], [over], at_ms=STARTED_MS) == []
+
+
+C, D = ("sha256:" + letter * 64 for letter in "ce")
+
+
+def test_a_version_is_held_against_all_that_were_reported_before_it_whatever_became_of_them() -> None:
+    other_day = replace(task(5), dataset_digest="sha256:" + "7" * 64)
+    other_parent = replace(task(6), parent_digest="sha256:" + "8" * 64)
+    other_twin = replace(task(7), twin=Twin("99999999-0000-4000-8000-000000000000", "dr-other"))
+    mine = finished(task(3), C, at_ms=BEFORE + 3000)
+    others = [
+        finished(other_day, D, at_ms=BEFORE + 1000),
+        finished(task(1), A, at_ms=BEFORE + 2000, then=[TaskState.FAILED]),
+        finished(task(2, miner=BAD), B, at_ms=BEFORE + 2500, then=[TaskState.PASSED]),
+        finished(task(4), "sha256:" + "1" * 64, at_ms=BEFORE + 4000),
+        finished(other_parent, "sha256:" + "2" * 64),
+        finished(other_twin, "sha256:" + "3" * 64),
+        finished(task(8), C, at_ms=BEFORE + 1),
+        finished(task(9), PARENT, at_ms=BEFORE + 1),
+    ]
+    found = finished_of(mine)
+    assert found is not None
+    assert earlier_than(found, [mine, *others]) == (A, B, D), "of its own dataset first, the first reported first"
+    assert earlier_than(found, [mine, *reversed(others)]) == (A, B, D)
+    many = [
+        finished(replace(task(4), task_id=f"{number:08}-0000-4000-8000-000000000000"), f"sha256:{number:064x}")
+        for number in range(10, 150)
+    ]  # fmt: skip
+    assert len(earlier_than(found, [mine, *many])) == 100
 
 
 @pytest.fixture

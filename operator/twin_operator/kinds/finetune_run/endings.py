@@ -18,7 +18,9 @@ from twin_operator.engine.times import moment, timestamp
 from twin_operator.kinds.finetune_run.facts import Failure, Work, attempt_failure, crashed, reported_failure
 from twin_operator.kinds.finetune_run.view import Ending, RunView
 
-_FAULTS: Final[Mapping[Reason, CreditVerdict]] = {Reason.BAD_ARTIFACT: "Failed"}
+_FAULTS: Final[Mapping[Reason, CreditVerdict]] = {
+    Reason.BAD_ARTIFACT: "Failed", Reason.NEAR_COPY: "Disallowed",
+}  # fmt: skip
 """Of a miner, by how an examination of its version failed; all others say nothing of it."""
 
 

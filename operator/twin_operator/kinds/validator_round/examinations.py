@@ -49,6 +49,7 @@ def build_examination_run(
                 "task": candidate.task, "validator": validator.name, "miner": candidate.miner,
                 "digest": candidate.adapter, "delivered": folder, "deadline": candidate.until,
                 **(hidden if candidate.held_out is not None else {}),
+                **({"earlier": list(candidate.earlier)} if candidate.earlier else {}),
             },
             **({"parentDigest": candidate.parent} if candidate.parent else {}),
             **({"anchor": compared} if anchor.digest != candidate.parent else {}),
@@ -76,10 +77,10 @@ def examines(run: Run, candidate: Candidate, *, validator: str) -> bool:
     hidden = said.held_out.digest if said.held_out is not None else None
     return (
         said.task, said.validator, said.miner, said.digest, hidden, run.spec.parent_digest, run.spec.dataset.digest,
-        run.spec.twin_ref.name,
+        run.spec.twin_ref.name, tuple(said.earlier or ()),
     ) == (
         candidate.task, validator, candidate.miner, candidate.adapter, candidate.held_out_digest, candidate.parent,
-        candidate.dataset_digest, candidate.twin,
+        candidate.dataset_digest, candidate.twin, candidate.earlier,
     )  # fmt: skip
 
 
