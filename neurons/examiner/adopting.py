@@ -6,7 +6,8 @@ addresses that the validator signed, what the miner was given and what no miner 
 another attempt does nothing twice.
 
 One JSON object is the last line on standard output; progress goes where a trainer's does. Exit status: 0 done, 1 failed
-for good, 75 worth another try, 2 wrong arguments. `BadArtifact` and `NearCopy` are the miner's own fault; all else says nothing of it.
+for good, 75 worth another try, 2 wrong arguments. `BadArtifact` and `NearCopy` are the miner's own fault; all else says
+nothing of it.
 """
 
 from __future__ import annotations

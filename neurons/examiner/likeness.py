@@ -5,8 +5,8 @@ permuted, rotated, scaled against each other, padded or stored in other digits, 
 are compared, less those of the version that both began from, which two trainings have in common without having
 anything of each other.
 
-No product is ever made: ⟨B₁A₁, B₂A₂⟩ = Σ (B₁ᵀB₂) ∘ (A₁A₂ᵀ), two matrices of r × r'. Factors are read from the files
-as they are needed, in blocks: a module takes as much memory as a block of it.
+No product is ever made: ⟨B₁A₁, B₂A₂⟩ = Σ (B₁ᵀB₂) ∘ (A₁A₂ᵀ), two matrices of r by r'. Factors are read from the
+files as they are needed, in blocks: a module takes as much memory as a block of it.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def _decoded(stored: npt.NDArray[np.generic], dtype: str) -> Matrix:
 
 
 def _e4m3() -> Matrix:
-    """Return the 256 values of the format: a sign, four bits of exponent with bias 7, three of mantissa; no infinity."""
+    """Return the format's 256 values: a sign, four bits of exponent with bias 7, three of mantissa; no infinity."""
     bits = np.arange(256)
     exponent, mantissa = (bits >> 3) & 15, bits & 7
     size = np.where(exponent == 0, mantissa / 8 * 2.0**-6, (1 + mantissa / 8) * 2.0 ** (exponent - 7.0))

@@ -17,6 +17,8 @@ from neurons.ledger.rounds import TaskStates
 from neurons.validator.rounds.steps import key
 from neurons.wire.tasks import MAX_DETAIL, MOST_TOPICS, TaskError, read_report
 
+TASK_DAYS: Final = 14
+"""So long after a task was offered a round still examines and credits it."""
 PRIOR: Final = 5.0
 """Answers of middling worth that each topic is given on its way, so that one bad answer doesn't decide."""
 _AFTER: Final[Mapping[TaskState, frozenset[TaskState]]] = {

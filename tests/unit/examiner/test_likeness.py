@@ -1,4 +1,4 @@
-"""How alike updates are: told of the products, whatever factors they are written in, and without those of the parent."""
+"""How alike updates are: of the products, whatever factors they are written in, and without those of the parent."""
 
 from __future__ import annotations
 
