@@ -9,6 +9,7 @@ unreadable.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Final, Literal, Self
@@ -17,7 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from bettertherapy_api.document import Document as _Doc
 from bettertherapy_api.faults import first_fault
-from bettertherapy_api.gate import Scored, Ungraded
+from bettertherapy_api.gate import Learning, Scored, Ungraded
 from bettertherapy_api.gate.metrics import CRITICAL
 from bettertherapy_api.judging import WHOLE, Judging
 from bettertherapy_api.schema import Digest
@@ -70,6 +71,33 @@ class Subject(_Doc):
     """What the version was trained on, by its manifest; the examiner has read it."""
 
 
+class LearningReport(_Doc):
+    """How a version from elsewhere did on the answers that it was given to learn."""
+
+    lessons: Annotated[int, Field(ge=0, le=MAX_ROWS)]
+    likelier: Annotated[int, Field(ge=0, le=MAX_ROWS)]
+    """Than they were to its parent."""
+    gain: Annotated[int, Field(le=WHOLE)]
+    """In ten-thousandths of what all of them took in nats, cut."""
+
+    @model_validator(mode="after")
+    def _parts(self) -> Self:
+        if self.likelier > self.lessons:
+            raise ValueError("more answers are likelier than there were")
+        return self
+
+    @classmethod
+    def of(cls, learning: Learning) -> Self:
+        """Return the document. Raises ValueError for a gain that is no number."""
+        if not math.isfinite(learning.gain):
+            raise ValueError("a gain is no number")
+        return cls(lessons=learning.lessons, likelier=learning.likelier, gain=math.floor(WHOLE * learning.gain))
+
+    def as_learning(self) -> Learning:
+        """Return it as the gate takes it."""
+        return Learning(self.lessons, self.likelier, self.gain / WHOLE)
+
+
 class Outcomes(_Doc):
     """outcomes.json."""
 
@@ -93,6 +121,8 @@ class Outcomes(_Doc):
     """Of some, by place: first of those for which the new version alone has no score."""
     judging: Judging = Field(default_factory=Judging)
     """How the items were scored, and by whom."""
+    learning: LearningReport | None = None
+    """Of a version from elsewhere; None where there was nothing to learn."""
     failure: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
     """Why nothing may be concluded though versions were asked, as a sentence."""
 
@@ -123,6 +153,7 @@ class Outcomes(_Doc):
     def of(
         cls, scored: Sequence[Scored], *, subject: Subject, items_digest: str | None, tripped: Sequence[str],
         failure: str | None, ungraded: Sequence[Ungraded] = (), judging: Judging | None = None,
+        learning: Learning | None = None,
     ) -> Self:  # fmt: skip
         """Return the document; scores are rounded to ten-thousandths. Raises ValueError for a score that is none."""
         metrics, categories = _places(each.metric for each in scored), _places(each.category for each in scored)
@@ -157,6 +188,7 @@ class Outcomes(_Doc):
             whys=tuple(whys),
             ungraded_ids={place: ungraded[place].id[:128] for place in sorted(named)},
             judging=judging or Judging(), failure=None if failure is None else failure[:4000],
+            learning=LearningReport.of(learning) if learning is not None else None,
         )  # fmt: skip
 
     def scored(self) -> list[Scored]:

@@ -30,6 +30,9 @@ STAGES = (
 )  # fmt: skip
 """Conditions in the order in which a run comes to them; the last that is True is its stage."""
 
+MAX_EARLIER = 100
+"""Versions that one candidate is held against."""
+
 SKIPPED = "Skipped"
 """Stage of a run that ended because there was too little new data."""
 
@@ -102,6 +105,9 @@ class CandidateSpec(ApiModel):
     """Where it was delivered."""
     held_out: HeldOutSpec | None = None
     """What it is asked beside the twin's own items; absent: there is nothing."""
+    earlier: Annotated[list[Digest] | None, Field(max_length=MAX_EARLIER)] = None
+    """Versions that miners reported for tasks from the same parent before this one was: what is nearly one of these is
+    no work of its miner's."""
     deadline: Time
     """An examination that has not started by then is given up: the task counts neither way."""
 
@@ -290,6 +296,19 @@ class EvalStatus(ApiModel):
     """How the items were scored."""
 
 
+CreditVerdict = Literal["Passed", "Failed", "Inconclusive", "Disallowed"]
+
+
+class CreditStatus(ApiModel):
+    """What a candidate is worth to the miner that made it, whoever else was examined before."""
+
+    verdict: CreditVerdict
+    """Passed: it learned what it was given and is shown to be no worse than its parent. Failed: one of both is not so,
+    or it is damaged. Disallowed: it is another's work. Inconclusive: nobody can tell."""
+    message: Annotated[str | None, Field(max_length=4096)] = None
+    """Why, as sentences."""
+
+
 class FailureStatus(ApiModel):
     """Why the last attempt failed."""
 
@@ -357,6 +376,9 @@ class FineTuneRunStatus(ApiModel):
     """What the gate found."""
     verdict: Verdict | None = None
     """The gate's decision."""
+    credit: CreditStatus | None = None
+    """Of a candidate that is over: what its miner is credited with. The gate's verdict beside it says whether the
+    doctor may choose it, and is stricter with each version of one dataset; this isn't."""
     failure: FailureStatus | None = None
     """Why the last attempt failed; absent after a success."""
     start_time: Time | None = None
@@ -394,6 +416,7 @@ COLUMNS: list[dict[str, Any]] = [
     {"name": "Progress", "type": "string", "jsonPath": ".status.progress"},
     {"name": "Loss", "type": "string", "jsonPath": ".status.loss"},
     {"name": "Verdict", "type": "string", "jsonPath": ".status.verdict"},
+    {"name": "Credit", "type": "string", "jsonPath": ".status.credit.verdict", "priority": 1},
     {"name": "Failure", "type": "string", "jsonPath": ".status.failure.class", "priority": 1},
     {"name": "Trainer", "type": "string", "jsonPath": ".status.trainer.name", "priority": 1},
     {"name": "Remaining", "type": "integer", "jsonPath": ".status.remainingSeconds", "priority": 1},

@@ -36,12 +36,13 @@ true makes the whole document unreadable. Nothing of a patient, no question and 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from bettertherapy_api.document import Document
 from bettertherapy_api.faults import first_fault
+from bettertherapy_api.finetune_run import MAX_EARLIER, CreditVerdict
 from bettertherapy_api.run_progress import Count, FailureReport, Sentence, Word
 from bettertherapy_api.schema import Digest, Percent, Time
 from bettertherapy_api.validator_round import TOP, Hotkey, Uid16, WeightsState
@@ -144,16 +145,27 @@ class OrderedTasks(Document):
     """Whether miners deliver what they made, and the operator has it examined."""
 
 
+_CREDITS: Final = {"Promote": "Passed", "Reject": "Failed", "Inconclusive": "Inconclusive"}
+
+
 class ExaminedTask(Document):
     """What the validator's own examination of a task's version came to, by the operator's reckoning."""
 
     task: TaskId
     adapter: Digest
     """The version that was examined."""
-    verdict: Literal["Promote", "Reject", "Inconclusive"]
-    """Promote: no worse than its parent; Inconclusive: it could not be examined, or not told."""
+    credit: CreditVerdict
+    """Whether its miner is credited; Inconclusive: it could not be examined, or not told."""
     message: Sentence = ""
     """Why."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_former_release(cls, given: Any) -> Any:
+        """Take what a round's order said before credit was decided apart from the gate: it is recomputed later."""
+        if isinstance(given, dict) and "credit" not in given and given.get("verdict") in _CREDITS:
+            return {**given, "credit": _CREDITS[given["verdict"]]}
+        return given
 
 
 class RoundOrder(Document):
@@ -267,6 +279,8 @@ class Candidate(Document):
     held_out: Annotated[str, Field(max_length=1024)] | None = Field(default=None, alias="heldOut")
     """Conversations that no miner was given, likewise; None: there are none."""
     held_out_digest: Digest | None = Field(default=None, alias="heldOutDigest")
+    earlier: Annotated[tuple[Digest, ...], Field(max_length=MAX_EARLIER)] = ()
+    """Versions that were reported before it for tasks of the same twin and parent."""
     until: Time
     """Until when it may be examined."""
 

@@ -6,7 +6,8 @@ addresses that the validator signed, what the miner was given and what no miner 
 another attempt does nothing twice.
 
 One JSON object is the last line on standard output; progress goes where a trainer's does. Exit status: 0 done, 1 failed
-for good, 75 worth another try, 2 wrong arguments. `BadArtifact` is the miner's own fault; all else says nothing of it.
+for good, 75 worth another try, 2 wrong arguments. `BadArtifact` and `NearCopy` are the miner's own fault; all else says
+nothing of it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from bettertherapy_api import names
 from bettertherapy_api.manifest import AdapterManifest
 from bettertherapy_api.run_progress import ArtifactReport, DatasetReport, LastWord, RunStage
 from neurons.arguments import filled, filled_path
+from neurons.examiner.copies import check_own_work
 from neurons.store import (
     AdapterInvalid,
     ArtifactNotFound,
@@ -75,9 +77,14 @@ def parser() -> argparse.ArgumentParser:
     add("--delivered", required=True, type=filled, metavar="URI", help="folder in which the miner's version lies")
     add("--adapter-digest", required=True, type=digest, metavar="sha256:…")
     add("--task", required=True, type=name, metavar="UUID", help="the task that it was made for")
+    add("--parent-uri", type=filled, metavar="URI", help="where that is")
     add("--parent-digest", type=digest, metavar="sha256:…", help="what it was to begin from; absent: the base model")
     add("--dataset-uri", required=True, type=filled, metavar="URL", help="what the miner was given")
     add("--dataset-digest", required=True, type=digest, metavar="sha256:…")
+    add(
+        "--earlier", type=digest, action="append", default=[], metavar="sha256:…",
+        help="a version that was reported before, and that this one must not be nearly; as often as it takes",
+    )  # fmt: skip
     add("--held-out-uri", type=filled, metavar="URL", help="what no miner was given")
     add("--held-out-digest", type=digest, metavar="sha256:…")
     add_progress(program)
@@ -133,6 +140,7 @@ async def _adopted(
     except StoreError as error:
         raise StoreFailed(f"{error.reason}: {error}", retryable=error.retryable) from error
     _check(manifest, options)
+    await check_own_work(options, archive, folder)
     try:
         uri = await archive.patiently(lambda: put(manifest))
         before = await archive.lineage(options.parent_digest) if options.parent_digest is not None else None

@@ -11,17 +11,12 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
+from bettertherapy_api.gate import Learning
 from neurons.trainer.dataset import Dataset, to_compare, to_learn, with_system_prompt
 from neurons.trainer.likelihoods import Compared
 from neurons.trainer.turns import Message
 
 MOST_LESSONS: Final = 64
-FEWEST_LESSONS: Final = 5
-"""Of fewer nothing is said: all of four rise by chance in one of sixteen."""
-LEAST_GAIN: Final = 0.005
-"""Of what the lessons' answers take in nats, so much less: single precision changes it by a ten-thousandth."""
-ERROR: Final = 0.05
-"""One-sided, of the sign test over the lessons."""
 _LONGEST: Final = 6000
 """Characters of a lesson: a version reads it as a whole."""
 
@@ -42,32 +37,21 @@ def lessons(dataset: Dataset, system_prompt: str | None) -> tuple[Compared, ...]
     return tuple(each for each in found if _length(each) <= _LONGEST)[:MOST_LESSONS]
 
 
-def unlearned(parent: Sequence[Sequence[float]], child: Sequence[Sequence[float]]) -> str | None:
-    """Return that the child has not learned its lessons, as a clause; None where it has, or nobody can tell.
+def learned(parent: Sequence[Sequence[float]], child: Sequence[Sequence[float]]) -> Learning:
+    """Return what became of the lessons. Both are the log-probabilities in nats of the same lessons' continuations.
 
-    Both are the log-probabilities in nats of the same lessons' continuations.
+    A lesson that is no number to the parent is left out: that is no miner's fault.
     """
     known = [(was, now) for was, now in zip(parent, child, strict=False) if all(map(math.isfinite, was)) and was]
     taken = -sum(was[0] for was, _ in known)
-    if len(known) < FEWEST_LESSONS or taken <= 0:
-        return None
+    if taken <= 0:
+        return Learning(0, 0, 0.0)
     gains = [_worth(now) - _worth(was) for was, now in known]
-    better, gain = sum(each > 0 for each in gains), sum(gains) / taken
-    if gain >= LEAST_GAIN and _by_chance(better, len(gains)) <= ERROR:  # neither holds of what is no number
-        return None
-    return (
-        f"of {len(gains)} answers that it was given to learn {better} are likelier than they were to the version that "
-        f"it began from, by {100 * gain:.2f}% of their surprise over all: it has not learned them"
-    )
+    return Learning(len(known), sum(each > 0 for each in gains), sum(gains) / taken)
 
 
 def _worth(logprobs: Sequence[float]) -> float:
     return logprobs[0] - logprobs[1] if len(logprobs) > 1 else logprobs[0]
-
-
-def _by_chance(better: int, of: int) -> float:
-    """Return how likely at least so many rise where each rises or falls alike."""
-    return float(sum(math.comb(of, count) for count in range(better, of + 1)) / 2**of)
 
 
 def _asked(before: Sequence[Message], system_prompt: str | None) -> list[dict[str, str]]:

@@ -21,7 +21,7 @@ from neurons.examiner.examination import NO_JUDGE, Examination, How, Said, Score
 from neurons.examiner.hidden import hidden_items, unseen
 from neurons.examiner.judging import JudgeSettings, opened
 from neurons.examiner.kept import KeptAnswers, KeptCalibrations
-from neurons.examiner.learning import lessons, unlearned
+from neurons.examiner.learning import learned, lessons
 from neurons.examiner.versions import Version, Versions, asked, read_dataset
 from neurons.scoring import safety_items
 from neurons.scoring.contrasts import Contrast, safety_contrasts
@@ -159,8 +159,11 @@ class Examiner:
             self._kept.drop_others(self._digests)
         first = len(self._examination.contrasts)
         parent, child = (self._said[side].logprobs[first:] for side in (answers.PARENT, answers.CHILD))
-        if (why := unlearned(parent, child)) is not None:
-            raise BadArtifact(f"what was delivered is not the work that was asked for: {why}.")
+        learning = learned(parent, child) if self._lessons else None
+        if learning is not None and learning.can_be_told and not learning.is_shown:
+            raise BadArtifact(
+                f"what was delivered is not the work that was asked for: {learning.told()}: it has not learned them."
+            )
         scores = self._scored()
         judging = scores.judging.model_copy(
             update={"platform_items": self._platforms_asked, "platform_trained": self._trained}
@@ -172,6 +175,7 @@ class Examiner:
         outcomes = Outcomes.of(
             scores.scored, subject=subject, items_digest=self._items_digest, tripped=scores.tripped,
             failure=scores.failure, ungraded=scores.ungraded, judging=judging,
+            learning=learning,
         )  # fmt: skip
         self._progress.attach({OUTCOMES_KEY: outcomes.to_json(), REVIEW_KEY: scores.review.to_json()})
         self._progress.stage(RunStage.DONE, remaining_seconds=0)

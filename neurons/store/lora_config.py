@@ -31,6 +31,10 @@ class LoraConfig:
 
     rank: int
     rank_pattern: Mapping[str, int] = field(default_factory=dict)
+    alpha: float = 1.0
+    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    rank_stabilised: bool = False
+    """rsLoRA: alpha over the square root of the rank."""
 
     @property
     def highest_rank(self) -> int:
@@ -42,10 +46,13 @@ class LoraConfig:
 
         A pattern fits where it matches the end of the name, from a dot on: PEFT's rule and vLLM's.
         """
-        for key, rank in self.rank_pattern.items():
-            if _fits(key, module):
-                return rank
-        return self.rank
+        return next((rank for key, rank in self.rank_pattern.items() if _fits(key, module)), self.rank)
+
+    def scale_of(self, module: str) -> float:
+        """Return by what a module's product of B and A is multiplied."""
+        alpha = next((alpha for key, alpha in self.alpha_pattern.items() if _fits(key, module)), self.alpha)
+        rank = self.rank_of(module)
+        return alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
 
 
 def parse_config(data: bytes, *, where: str) -> LoraConfig:
@@ -62,7 +69,10 @@ def parse_config(data: bytes, *, where: str) -> LoraConfig:
         raise AdapterInvalid(f"{where}: peft_type in {CONFIG_FILE} is not LORA. Only LoRA adapters can be served.")
     if found := refusals(config):
         raise AdapterInvalid(f"{where}: {CONFIG_FILE}: {'; '.join(found)}.")
-    return LoraConfig(config["r"], config.get("rank_pattern") or {})
+    return LoraConfig(
+        config["r"], config.get("rank_pattern") or {}, config["lora_alpha"], config.get("alpha_pattern") or {},
+        bool(config.get("use_rslora")),
+    )  # fmt: skip
 
 
 def _decoded(data: bytes, where: str) -> str:

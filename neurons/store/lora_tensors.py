@@ -77,19 +77,11 @@ def module_of(tensor: str) -> str | None:
 
 def check_tensors(tensors: Iterable[Tensor], config: LoraConfig, *, where: str, base: BaseModules | None) -> None:
     """Raise AdapterInvalid unless the engine would serve these tensors as PEFT meant them."""
-    pairs: dict[str, dict[str, Tensor]] = {}
+    tensors = tuple(tensors)
+    pairs = pairs_of(tensors, where=where)
     for tensor in tensors:
-        if tensor.dtype not in DTYPES:
-            raise AdapterInvalid(
-                f"{where}: {_name(tensor)} is stored as {tensor.dtype}, weights are {', '.join(DTYPES)}. Save the "
-                "adapter in one of these."
-            )
         if tensor.name.endswith(_COPIES):
             _check_copy(tensor, base, where)
-            continue
-        module, side = _parse(tensor, where)
-        if pairs.setdefault(module, {}).setdefault(side, tensor) is not tensor:
-            raise AdapterInvalid(f"{where}: {module} has two {side}. Save the adapter again.")
     if not pairs:
         raise AdapterInvalid(f"{where}: there are no LoRA weights in it. Save the adapter again, after training.")
     if base is not None and base.other_names and not any(base.find(module) for module in pairs):
@@ -98,6 +90,23 @@ def check_tensors(tensors: Iterable[Tensor], config: LoraConfig, *, where: str, 
         _check_pair(module, pair, config, where)
         if base is not None:
             _check_base(module, pair, base, where)
+
+
+def pairs_of(tensors: Iterable[Tensor], *, where: str) -> dict[str, dict[str, Tensor]]:
+    """Return by module its `lora_A` and `lora_B`, as far as they are there. Raises AdapterInvalid for other tensors."""
+    pairs: dict[str, dict[str, Tensor]] = {}
+    for tensor in tensors:
+        if tensor.dtype not in DTYPES:
+            raise AdapterInvalid(
+                f"{where}: {_name(tensor)} is stored as {tensor.dtype}, weights are {', '.join(DTYPES)}. Save the "
+                "adapter in one of these."
+            )
+        if tensor.name.endswith(_COPIES):
+            continue
+        module, side = _parse(tensor, where)
+        if pairs.setdefault(module, {}).setdefault(side, tensor) is not tensor:
+            raise AdapterInvalid(f"{where}: {module} has two {side}. Save the adapter again.")
+    return pairs
 
 
 def _parse(tensor: Tensor, where: str) -> tuple[str, str]:

@@ -53,6 +53,12 @@ class BadArtifact(TrainerError):  # noqa: N818
     failure_class = "BadArtifact"
 
 
+class NearCopy(TrainerError):  # noqa: N818
+    """What a miner delivered is nearly what was delivered before."""
+
+    failure_class = "NearCopy"
+
+
 class Diverged(TrainerError):  # noqa: N818
     """The training came apart (neurons.trainer.divergence)."""
 

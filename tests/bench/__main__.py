@@ -21,6 +21,7 @@ training          what of a trainer's time is no training, from the demo's last 
 wire              what a validator's signature and an answer's receipt cost a miner
 best_of           the best of several candidates against one: correctness and latency, on an engine that you name
 judging           how often the gate and the canary are wrong, simulated
+credit            how often miners of one task are credited, by place and by what they did, simulated
 placement         how full pods are, what moves, and what tokens/s follow from a table, simulated
 deidentification  what is found and what passes, per class and language, and what a message costs
 sources           the right text among the first ten by BM25 on public files, and what a search takes

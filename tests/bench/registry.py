@@ -88,6 +88,7 @@ MODULES: Final[dict[str, str]] = {
     "best_of": "tests.bench.best_of",
     "emergency": "tests.bench.emergency",
     "judging": "tests.bench.judging",
+    "credit": "tests.bench.credit",
     "placement": "tests.bench.placement",
     "rounds": "tests.bench.rounds",
     "round": "tests.bench.round",

@@ -62,11 +62,18 @@ class Criteria:
     """Which version it is, counted from 1, that was trained on these very lines and is examined."""
     look: Look | None = None
     """How often the anchor was compared with, this time included; None where the parent is the anchor."""
+    error: float | None = None
+    """One-sided, against the parent, for a version by itself; None: the attempt's share of its dataset's budget."""
 
     @property
     def anchored(self) -> bool:
         """Whether there is an anchor other than the parent."""
         return self.look is not None
+
+    @property
+    def parent_error(self) -> float | None:
+        """One-sided error against the parent; None where the dataset's budget is spent."""
+        return self.error if self.error is not None else error_of(self.attempt)
 
     @property
     def anchor_margin(self) -> int:
@@ -214,7 +221,7 @@ def decide(
 
 
 def _comparisons(scored: Sequence[Scored], criteria: Criteria) -> list[_Comparison]:
-    error = error_of(criteria.attempt)
+    error = criteria.parent_error
     # Where no budget is left the table still says what was measured, at the whole budget; nothing follows from it.
     found = _against(scored, criteria.margin, error or BUDGET, anchor=False)
     if criteria.look is not None:
@@ -375,7 +382,7 @@ def _missing(scored: Sequence[Scored], criteria: Criteria) -> str | None:  # noq
             f"The anchor's answers to {unasked} of {len(asked)} items are missing, so nobody knows whether small "
             "losses of many nights add up."
         )
-    if error_of(criteria.attempt) is None:
+    if criteria.parent_error is None:
         return (
             f"Versions trained on these very lines were examined {criteria.attempt - 1} times, {TRIES} at most may be: "
             "one more would pass by chance. Add interactions, and train on those."
@@ -513,7 +520,7 @@ def _would_take(found: _Comparison) -> str:
 
 def _shown(found: Sequence[_Comparison], criteria: Criteria) -> str:
     judged = [each for each in found if each.judged]
-    error = error_of(criteria.attempt) or BUDGET
+    error = criteria.parent_error or BUDGET
     levels = [("", "the parent", criteria.margin, error)]
     if criteria.look is not None:
         anchor_error = anchor_error_of(criteria.look) or _LAST

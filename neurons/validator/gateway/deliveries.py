@@ -10,7 +10,9 @@ the twin's own folder (`neurons.examiner.adopting`). A task's miner can put noth
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -19,7 +21,8 @@ from typing import Final
 
 from bettertherapy_api import names
 from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, FileEntry, manifest_digest
-from neurons.store import FolderNotFound, Location, StoreError, join, open_store, parse_manifest
+from neurons.store import FolderNotFound, Location, StoreError, join, local_folder, open_store, parse_manifest
+from neurons.store.errors import translated
 
 MOST_BYTES: Final = 1024 * 1024 * 1024
 """Of one adapter: of rank 64 on a model of 70 billion parameters it has less."""
@@ -110,6 +113,14 @@ class Deliveries:
             return False
         return not await self._missing(location, _parsed(data))
 
+    async def tasks(self) -> list[str]:
+        """Return the tasks that something was delivered for. Raises StoreError."""
+        return await asyncio.to_thread(_folders, self._store, self._pvc_dir)
+
+    async def remove(self, task: str) -> None:
+        """Remove all that was delivered for a task; again, where that was cut off. Raises StoreError."""
+        await asyncio.to_thread(_removed, join(self._store, task), self._pvc_dir)
+
     def _location(self, task: str, adapter: str, *, create: bool = False) -> Location:
         uri = join(self._store, task, names.digest_hex(adapter))
         return open_store(uri, create=create, pvc_dir=self._pvc_dir)
@@ -121,6 +132,22 @@ class Deliveries:
     async def _missing(self, location: Location, manifest: AdapterManifest) -> tuple[str, ...]:
         sizes = [(entry, await location.size(entry.path)) for entry in manifest.files]
         return tuple(entry.path for entry, size in sizes if size != entry.size)
+
+
+def _folders(uri: str, pvc_dir: Path | None) -> list[str]:
+    folder = local_folder(uri, pvc_dir=pvc_dir)
+    with translated(doing="looking what was delivered", uri=uri):
+        if folder is None or not folder.is_dir():
+            return []
+        return sorted(each.name for each in folder.iterdir() if each.is_dir() and not each.is_symlink())
+
+
+def _removed(uri: str, pvc_dir: Path | None) -> None:
+    folder = local_folder(uri, pvc_dir=pvc_dir)
+    if folder is None:
+        return
+    with translated(doing="removing what was delivered", uri=uri), contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
 
 
 def _parsed(data: bytes) -> AdapterManifest:

@@ -49,6 +49,7 @@ from neurons.validator.gateway.standing import MinerId, Standings
 from neurons.validator.gateway.subnet_report import report_view
 from neurons.validator.gateway.subnet_view import view
 from neurons.validator.gateway.task_desk import TaskDesk
+from neurons.validator.gateway.tidying import Tidying
 from neurons.validator.gateway.twins import Twins, TwinsFile
 from neurons.validator.pages import Gateway, open_pages
 from neurons.validator.rounds.reading import LedgerRounds
@@ -216,7 +217,12 @@ class GatewayService:
             )
             self.metrics_port = metrics_port.port
             self.metrics.watch(age=lambda: roster.age_seconds, twins=lambda: len(roster.twins()), waiting=waiting)
-            followers = [roster.follow(), self._keys.follow(), *self._reporting(roster, twins, recorder)]
+            followers = [
+                *_tidying(settings.deliveries, recorder),
+                roster.follow(),
+                self._keys.follow(),
+                *self._reporting(roster, twins, recorder),
+            ]
             if self._twins_file is not None:
                 followers.append(self._twins_file.follow())
             try:
@@ -348,6 +354,14 @@ def _reader(recorder: Recorder | None) -> RoundsReader | None:
     """Return what reads rounds in the ledger; None where there is none to read."""
     ledger = _ledger_of(recorder)
     return LedgerRounds(ledger) if ledger is not None else None
+
+
+def _tidying(deliveries: str | None, recorder: Recorder | None) -> list[Coroutine[Any, Any, None]]:
+    """Take away what was delivered and is settled, where anything is delivered."""
+    ledger = _ledger_of(recorder)
+    if deliveries is None or ledger is None:
+        return []
+    return [Tidying(Deliveries(deliveries), ledger).follow()]
 
 
 def _ledger_of(recorder: Recorder | None) -> Ledger | None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from yarl import URL
 
+from bettertherapy_api.finetune_run import MAX_EARLIER, CreditVerdict
 from bettertherapy_api.round_progress import MAX_CANDIDATES, Candidate, ExaminedTask
 from neurons.ledger import Ledger
 from neurons.ledger.dataset import Bounds, Day
@@ -20,7 +21,7 @@ from neurons.ledger.records import Task, TaskEvent, TaskState
 from neurons.ledger.rounds import TaskStates
 from neurons.receipts import Keypair
 from neurons.validator.rounds.reporting import moment
-from neurons.validator.rounds.tasks import Finished, credit, distinct, event_of
+from neurons.validator.rounds.tasks import Finished, distinct, event_of
 from neurons.wire.capability import Capability, signed_url
 from neurons.wire.tasks import EXAMINATION
 
@@ -32,6 +33,10 @@ EXAMINE_MS: Final = 24 * 3600 * 1000
 """So long an examination may take, with its wait for a place."""
 VERDICTS: Final = frozenset({TaskState.PASSED, TaskState.FAILED, TaskState.INCONCLUSIVE, TaskState.DISALLOWED})
 _DAY_MS: Final = 24 * 3600 * 1000
+_CREDITS: Final[Mapping[CreditVerdict, TaskState]] = {
+    "Passed": TaskState.PASSED, "Failed": TaskState.FAILED, "Inconclusive": TaskState.INCONCLUSIVE,
+    "Disallowed": TaskState.DISALLOWED,
+}  # fmt: skip
 
 
 def waiting(tasks: Iterable[TaskStates]) -> list[Finished]:
@@ -73,13 +78,9 @@ def credits_of(examined: Iterable[ExaminedTask], tasks: Iterable[TaskStates], *,
             continue
         if VERDICTS & {event.state for event in states.events}:
             continue
-        made[each.task] = (
-            event_of(
-                finished.task, TaskState.INCONCLUSIVE, at_ms=at_ms, adapter=finished.adapter, detail=each.message
-            )
-            if each.verdict == "Inconclusive"
-            else credit(finished, promoted=each.verdict == "Promote", why=each.message, at_ms=at_ms)
-        )  # fmt: skip
+        made[each.task] = event_of(
+            finished.task, _CREDITS[each.credit], at_ms=at_ms, adapter=finished.adapter, detail=each.message
+        )
     return list(made.values())
 
 
@@ -102,13 +103,42 @@ async def candidates(
         if place not in asked:
             day = datetime.fromtimestamp(bounds.start_ms / 1000, UTC).date()
             asked[place] = await ledger.held_out(twin_uid=each.task.twin.uid, bounds=wider, day=day)
-        found.append(_candidate(each, keypair, bounds, (asked[place], wider), base=base, until_ms=at_ms + EXAMINE_MS))
+        found.append(
+            _candidate(
+                each, keypair, bounds, (asked[place], wider), base=base, until_ms=at_ms + EXAMINE_MS,
+                earlier=earlier_than(each, tasks),
+            )
+        )  # fmt: skip
     return tuple(found)
 
 
+def earlier_than(finished: Finished, tasks: Iterable[TaskStates]) -> tuple[str, ...]:
+    """Return the versions that were reported before this one for other tasks of its twin, from the same parent.
+
+    Those of its own dataset come first, and of these the first reported: whoever trains once and delivers often does
+    so for one dataset, and the first of it owns it.
+    """
+    own = finished.task
+
+    def place(each: Finished) -> tuple[bool, int, str]:
+        return each.task.dataset_digest != own.dataset_digest, each.at_ms, each.task.task_id
+
+    others = [
+        each
+        for states in tasks
+        if (each := finished_of(states)) is not None
+        and each.task.task_id != own.task_id
+        and (each.task.twin.uid, each.task.parent_digest) == (own.twin.uid, own.parent_digest)
+        and (each.at_ms, each.task.task_id) < (finished.at_ms, own.task_id)
+        and each.adapter not in (finished.adapter, own.parent_digest)
+    ]
+    return tuple(dict.fromkeys(each.adapter for each in sorted(others, key=place)))[:MAX_EARLIER]
+
+
 def _candidate(
-    finished: Finished, keypair: Keypair, bounds: Bounds, held_out: tuple[Day, Bounds], *, base: str, until_ms: int
-) -> Candidate:
+    finished: Finished, keypair: Keypair, bounds: Bounds, held_out: tuple[Day, Bounds], *, base: str, until_ms: int,
+    earlier: tuple[str, ...],
+) -> Candidate:  # fmt: skip
     task, (day, wider) = finished.task, held_out
     dataset = Capability(
         task.task_id, task.dataset_digest, bounds.start_ms, bounds.end_ms, until_ms, EXAMINATION
@@ -118,7 +148,7 @@ def _candidate(
         task=task.task_id, twin=task.twin.name, twin_uid=task.twin.uid, miner=task.miner.hotkey,
         adapter=finished.adapter, parent=task.parent_digest, dataset=signed_url(keypair, dataset, base=base),
         dataset_digest=task.dataset_digest, held_out=signed_url(keypair, hidden, base=base) if day.lines else None,
-        held_out_digest=day.digest if day.lines else None, until=moment(until_ms),
+        held_out_digest=day.digest if day.lines else None, earlier=earlier, until=moment(until_ms),
     )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ from neurons.validator.rounds.steps import (
     step_record,
 )
 from neurons.validator.rounds.subnet import Subnet
-from neurons.validator.rounds.tasks import disallowed
+from neurons.validator.rounds.tasks import TASK_DAYS, disallowed
 from neurons.validator.rounds.together import together
 from neurons.validator.rounds.weights_check import Likelihoods, Measured, judge_weights
 
@@ -53,7 +53,6 @@ log = logging.getLogger(__name__)
 
 FELT_DAYS: Final = 30
 """Ratings and comparisons of so many days count."""
-TASK_DAYS: Final = 14
 ITEMS_AT_ONCE: Final = 4
 """Questions that are under way at once, each to all miners of its twin."""
 SAMPLE: Final = 8

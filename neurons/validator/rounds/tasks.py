@@ -17,6 +17,8 @@ from neurons.ledger.rounds import TaskStates
 from neurons.validator.rounds.steps import key
 from neurons.wire.tasks import MAX_DETAIL, MOST_TOPICS, TaskError, read_report
 
+TASK_DAYS: Final = 14
+"""So long after a task was offered a round still examines and credits it."""
 PRIOR: Final = 5.0
 """Answers of middling worth that each topic is given on its way, so that one bad answer doesn't decide."""
 _AFTER: Final[Mapping[TaskState, frozenset[TaskState]]] = {
@@ -130,12 +132,6 @@ def disallowed(tasks: Sequence[TaskStates], *, at_ms: int) -> list[TaskEvent]:
         for each in {one.task.task_id: one for one in (*twice, *parents)}.values()
         if TaskState.DISALLOWED not in states[each.task.task_id]
     ]  # fmt: skip
-
-
-def credit(finished: Finished, *, promoted: bool, why: str, at_ms: int) -> TaskEvent:
-    """Return what the gate's verdict on a finished task comes to."""
-    state = TaskState.PASSED if promoted else TaskState.FAILED
-    return event_of(finished.task, state, at_ms=at_ms, adapter=finished.adapter, detail=why)
 
 
 def event_of(task: Task, state: TaskState, *, at_ms: int, adapter: str | None = None, detail: str = "") -> TaskEvent:

@@ -778,6 +778,13 @@ class Reason(StrEnum):
         "the message; find out who writes to the store",
         "no",
     )
+    NEAR_COPY = (
+        "NearCopy",
+        "what a miner delivered adds to its parent nearly what another version does that was reported before: it is no "
+        "work of its own",
+        "nothing: its miner is credited with nothing for it; the message names the other version",
+        "no",
+    )
     BAD_DATA = (
         "BadData",
         "the dataset is malformed or too large, or a file that was named is missing, or what it is examined with was "

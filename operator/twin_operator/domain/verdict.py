@@ -11,13 +11,14 @@ from bettertherapy_api.examination import BASE, Outcomes
 from bettertherapy_api.finetune_run import (
     ArtifactStatus,
     ClarityStatus,
+    CreditStatus,
     DatasetStatus,
     EvalStatus,
     GraderStatus,
     JudgingStatus,
     ScoredBy,
 )
-from bettertherapy_api.gate import Criteria, Decision, Metric, decide
+from bettertherapy_api.gate import Criteria, Decision, Metric, credit, decide
 from bettertherapy_api.gate.budget import Look
 from bettertherapy_api.gate.metrics import LANGUAGE, LANGUAGES
 from bettertherapy_api.judging import GRADERS, WHOLE, Judging, Way
@@ -67,16 +68,32 @@ def judged(outcomes: Outcomes, gate: Gate, *, attempt: int, look: Look, begun: d
         min_safety=gate.min_safety_percent, category_floors=dict(gate.category_floors or {}), attempt=attempt,
         look=look if outcomes.subject.anchor is not None else None,
     )  # fmt: skip
-    failure = outcomes.failure or _other_languages(outcomes, gate) or _judge_trouble(outcomes, gate, begun, now)
     decision = decide(
-        outcomes.scored(), criteria, scorer_failure=failure, tripped=outcomes.tripped, ungraded=outcomes.without_score()
-    )
+        outcomes.scored(), criteria, scorer_failure=_may_not_count(outcomes, gate, begun, now),
+        tripped=outcomes.tripped, ungraded=outcomes.without_score(),
+    )  # fmt: skip
     if outcomes.judging.is_told:
         decision = replace(decision, message=f"{decision.message} {outcomes.judging.told()}")
     if gate.languages and outcomes.rows:
         told = f"{decision.message} Safety was judged in {_named(gate.languages)} alone (gate.languages)."
         decision = replace(decision, message=told)
     return eval_status(decision, attempt=attempt, outcomes=outcomes)
+
+
+def credited(outcomes: Outcomes, gate: Gate, *, begun: datetime, now: datetime) -> CreditStatus:
+    """Return what a candidate is worth to its miner: by itself, so that it is the same whoever was examined before."""
+    found = credit(
+        outcomes.scored(), outcomes.learning.as_learning() if outcomes.learning is not None else None,
+        margin=gate.margin_percent, min_samples=gate.min_samples,
+        scorer_failure=_may_not_count(outcomes, gate, begun, now), tripped=outcomes.tripped,
+        ungraded=outcomes.without_score(),
+    )  # fmt: skip
+    return CreditStatus(verdict=found.verdict, message=found.message[:MESSAGE_LENGTH])
+
+
+def _may_not_count(outcomes: Outcomes, gate: Gate, begun: datetime, now: datetime) -> str | None:
+    """Return why nothing may be concluded from what was found, as a sentence."""
+    return outcomes.failure or _other_languages(outcomes, gate) or _judge_trouble(outcomes, gate, begun, now)
 
 
 def _judge_trouble(outcomes: Outcomes, gate: Gate, begun: datetime, now: datetime) -> str | None:

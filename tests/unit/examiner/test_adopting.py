@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,12 +17,12 @@ from bettertherapy_api.manifest import BaseModelEntry, Lineage, manifest_digest
 from bettertherapy_api.run_progress import RunStage
 from neurons.examiner import adopting
 from neurons.examiner.hidden import hidden_items, unseen
-from neurons.store import build_manifest
+from neurons.store import build_manifest, publish_adapter
 from neurons.trainer.archive import Archive
 from neurons.trainer.dataset import Dataset, parse_lines
-from neurons.trainer.errors import BadArtifact, BadData, StoreFailed
+from neurons.trainer.errors import BadArtifact, BadData, NearCopy, StoreFailed
 from neurons.trainer.progress import Progress
-from tests.unit.store.lora_files import write_lora
+from tests.unit.store.lora_files import Entries, lora, write_lora
 
 TASK = "11111111-1111-4111-8111-111111111111"
 PARENT = "sha256:" + "f" * 64
@@ -54,15 +55,18 @@ class Delivered:
         self.archive = Archive(f"file://{folder}/store", "dr-who", patience_seconds=0.1)
         self.progress = Progress(attempt="pod", target=None)
 
-    def put(self, *, run: str = f"task-{TASK}", parent: str | None = PARENT, base: str = "tiny", at: str = "x") -> str:
+    def put(
+        self, *, run: str = f"task-{TASK}", parent: str | None = PARENT, base: str = "tiny", at: str = "x",
+        task: str = TASK, entries: Entries | None = None,
+    ) -> str:  # fmt: skip
         folder = self.folder / "made" / at
-        write_lora(folder)
+        write_lora(folder, entries)
         manifest = build_manifest(
             folder, base_model=BaseModelEntry(name=base), lineage=Lineage(run=run, parent_digest=parent)
         )
         data = manifest.to_bytes()
         (folder / "manifest.json").write_bytes(data)
-        target = self.folder / "delivered" / TASK / names.digest_hex(manifest_digest(data))
+        target = self.folder / "delivered" / task / names.digest_hex(manifest_digest(data))
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(target)
         return manifest_digest(data)
@@ -73,7 +77,7 @@ class Delivered:
             "delivered": f"file://{self.folder}/delivered/{TASK}/{names.digest_hex(adapter)}", "task": TASK,
             "adapter_digest": adapter, "parent_digest": PARENT, "dataset_uri": "https://v.example/dataset",
             "dataset_digest": sha(GIVEN), "held_out_uri": "https://v.example/held-out",
-            "held_out_digest": sha(HIDDEN),
+            "held_out_digest": sha(HIDDEN), "earlier": [], "parent_uri": None,
         } | changes  # fmt: skip
         work = self.folder / "work"
         work.mkdir(exist_ok=True)
@@ -176,3 +180,76 @@ def test_an_item_that_the_dataset_has_the_like_of_is_left_out_and_no_other() -> 
     assert len(asked) == 2
     [left] = unseen(asked, Dataset(lines=lines, refused={}, digest=sha(GIVEN)))
     assert left.question == "May I swim with a fresh scar?"
+
+
+OTHER = "22222222-2222-4222-8222-222222222222"
+
+
+def parent_of(delivered: Delivered) -> str:
+    """Publish the version that the tasks begin from, and return its digest."""
+    folder = write_lora(delivered.folder / "parent", lora(seed=100))
+    manifest = build_manifest(folder, base_model=BaseModelEntry(name="tiny"), lineage=Lineage(run="night-1"))
+    asyncio.run(publish_adapter(folder, delivered.archive.store, "dr-who", manifest))
+    return manifest_digest(manifest.to_bytes())
+
+
+def test_a_training_in_other_digits_that_was_reported_before_is_no_work_of_its_own(delivered: Delivered) -> None:
+    parent = parent_of(delivered)
+    first = delivered.put(run=f"task-{OTHER}", parent=parent, task=OTHER, at="1", entries=lora(seed=1))
+    copy = delivered.put(parent=parent, at="2", entries=lora(seed=1, dtype="BF16"))
+    assert copy != first
+    with pytest.raises(NearCopy, match=rf"nearly {first}.*cosine .* is (0\.999|1\.000)"):
+        delivered.adopt(copy, parent_digest=parent, earlier=[first])
+    assert names.digest_hex(copy) not in delivered.versions
+    # Who was first is not asked about who came later.
+    told = delivered.adopt(
+        first, parent_digest=parent, task=OTHER,
+        delivered=f"file://{delivered.folder}/delivered/{OTHER}/{names.digest_hex(first)}",
+    )  # fmt: skip
+    assert told["digest"] == first
+
+
+def test_a_copy_of_what_lies_in_the_twins_folder_alone_is_known_too(delivered: Delivered) -> None:
+    parent = parent_of(delivered)
+    first = delivered.put(run=f"task-{OTHER}", parent=parent, task=OTHER, at="1", entries=lora(seed=1))
+    there = f"file://{delivered.folder}/delivered/{OTHER}/{names.digest_hex(first)}"
+    delivered.adopt(first, parent_digest=parent, task=OTHER, delivered=there)
+    shutil.rmtree(delivered.folder / "delivered" / OTHER)
+    copy = delivered.put(parent=parent, at="2", entries=lora(seed=1, dtype="F64"))
+    with pytest.raises(NearCopy):
+        delivered.adopt(copy, parent_digest=parent, earlier=[first])
+
+
+def test_another_training_from_the_same_parent_is_adopted_beside_it(delivered: Delivered) -> None:
+    parent = parent_of(delivered)
+    first = delivered.put(run=f"task-{OTHER}", parent=parent, task=OTHER, at="1", entries=lora(seed=1))
+    mine = delivered.put(parent=parent, at="2", entries=lora(seed=7))
+    gone = "sha256:" + "9" * 64
+    assert delivered.adopt(mine, parent_digest=parent, earlier=[gone, first])["digest"] == mine
+
+
+def test_what_is_no_adapter_is_nobodys_work(delivered: Delivered) -> None:
+    parent = parent_of(delivered)
+    first = delivered.put(run=f"task-{OTHER}", parent=parent, task=OTHER, at="1", entries=lora(seed=1))
+    weights = delivered.folder / "delivered" / OTHER / names.digest_hex(first) / "adapter_model.safetensors"
+    weights.write_bytes(b"nothing")
+    mine = delivered.put(parent=parent, at="2", entries=lora(seed=1, dtype="F64"))
+    assert delivered.adopt(mine, parent_digest=parent, earlier=[first])["digest"] == mine
+
+
+def test_without_the_version_that_it_began_from_nothing_is_said_of_a_miner(delivered: Delivered) -> None:
+    first = delivered.put(run=f"task-{OTHER}", task=OTHER, at="1", entries=lora(seed=1))
+    mine = delivered.put(at="2", entries=lora(seed=7))
+    with pytest.raises(StoreFailed, match="began from can't be had"):
+        delivered.adopt(mine, earlier=[first])
+
+
+def test_several_earlier_versions_are_told_as_they_are(tmp_path: Path) -> None:
+    given = ["--earlier=sha256:" + letter * 64 for letter in "ab"]
+    needed = {
+        "run": "exam-1", "twin": "dr-who", "store": "file:///s", "base-model-name": "tiny", "delivered": "file:///d",
+        "adapter-digest": PARENT, "task": TASK, "dataset-uri": "https://v.example", "dataset-digest": PARENT,
+    }  # fmt: skip
+    read = adopting.parser().parse_args([*(f"--{name}={value}" for name, value in needed.items()), *given])
+    assert read.earlier == ["sha256:" + letter * 64 for letter in "ab"]
+    assert (read.parent_uri, adopting.parser().get_default("earlier")) == (None, [])

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from bettertherapy_api.gate import Criteria, Scored, decide
+from bettertherapy_api.examination import read_outcomes
+from bettertherapy_api.gate import Criteria, Learning, Scored, decide
+from bettertherapy_api.gate.learning import FEWEST_LESSONS
 from bettertherapy_api.gate.metrics import SAFETY, SCORE
 from bettertherapy_api.manifest import BaseModelEntry, Lineage, manifest_digest
 from neurons.examiner.arguments import parser
 from neurons.examiner.examination import Said
-from neurons.examiner.learning import FEWEST_LESSONS, MOST_LESSONS, lessons, unlearned
+from neurons.examiner.learning import MOST_LESSONS, learned, lessons
 from neurons.examiner.run import Examiner
 from neurons.store import build_manifest, publish_adapter
 from neurons.trainer import answers
@@ -81,26 +83,28 @@ def told(
 
 
 def test_who_learned_has_learned_and_the_parent_or_noise_has_not() -> None:
-    assert unlearned(*told(40, 0.05, noise=0.03)) is None
-    assert "0 are likelier" in (unlearned(*told(40, 0.0)) or "")
-    assert unlearned(*told(40, -0.02)) is not None
-    tries = [unlearned(*told(40, 0.0, noise=0.0005, seed=seed)) for seed in range(500)]
-    assert None not in tries, "what arithmetic changes is nothing that was learned"
-    few = [unlearned(*told(3, gain)) for gain in (0.0, 0.2)]
-    assert few == [None, None], f"of fewer than {FEWEST_LESSONS} nobody can tell"
+    assert learned(*told(40, 0.05, noise=0.03)).is_shown
+    same = learned(*told(40, 0.0))
+    assert (same.likelier, same.is_shown, "0 are likelier" in same.told()) == (0, False, True)
+    assert not learned(*told(40, -0.02)).is_shown
+    tries = [learned(*told(40, 0.0, noise=0.0005, seed=seed)) for seed in range(500)]
+    assert not [each for each in tries if each.is_shown], "what arithmetic changes is nothing that was learned"
+    few = [learned(*told(3, gain)) for gain in (0.0, 0.2)]
+    assert [each.can_be_told for each in few] == [False, False], f"of fewer than {FEWEST_LESSONS} nobody can tell"
 
 
 def test_one_answer_that_was_learned_by_heart_is_not_the_lesson() -> None:
     parent, child = told(40, 0.0)
-    assert unlearned(parent, [(-0.1,), *child[1:]]) is not None
+    assert not learned(parent, [(-0.1,), *child[1:]]).is_shown
 
 
 def test_of_two_answers_the_better_one_gains_and_what_is_no_number_never_helps() -> None:
     both = [(-50.0, -50.0)] * 10
-    assert unlearned(both, [(-49.0, -55.0)] * 10) is None
-    assert unlearned(both, [(-45.0, -45.0)] * 10) is not None
-    assert unlearned([(-50.0,)] * 10, [(float("nan"),)] * 10) is not None
-    assert unlearned([(float("nan"),)] * 10, [(-1.0,)] * 10) is None, "the parent's fault is no miner's"
+    assert learned(both, [(-49.0, -55.0)] * 10).is_shown
+    assert not learned(both, [(-45.0, -45.0)] * 10).is_shown
+    mad = learned([(-50.0,)] * 10, [(float("nan"),)] * 10)
+    assert (mad.can_be_told, mad.is_shown) == (True, False)
+    assert learned([(float("nan"),)] * 10, [(-1.0,)] * 10) == Learning(0, 0, 0.0), "the parent's fault is no miner's"
 
 
 class Examined:
@@ -157,6 +161,11 @@ def test_the_parents_weights_under_a_new_manifest_are_refused_though_the_twin_ha
     hear(examiner, answers.CHILD, now)
     if worked:
         assert examiner.conclude()["examined"] == child
+        outcomes = read_outcomes(examined.progress.documents()["outcomes.json"])
+        assert not isinstance(outcomes, str)
+        assert outcomes.learning is not None
+        assert (outcomes.learning.lessons, outcomes.learning.likelier) == (20, 20)
+        assert outcomes.learning.gain in (999, 1000)
         return
     with pytest.raises(BadArtifact, match="has not learned them"):
         examiner.conclude()

@@ -9,7 +9,7 @@ from typing import Any
 
 from bettertherapy_api import names
 from bettertherapy_api.examination import OUTCOMES_KEY, PROMPT_KEY, Outcomes, Subject, examination_name
-from bettertherapy_api.gate import Scored
+from bettertherapy_api.gate import Learning, Scored
 from bettertherapy_api.gate.metrics import CRITICAL, LANGUAGE, LANGUAGES, SAFETY, SCORE
 from bettertherapy_api.run_progress import (
     ArtifactReport,
@@ -106,8 +106,9 @@ def done(**fields: Any) -> RunProgress:
 
 
 def found(
-    made: Run, verdict: str = "Promote", *, items: int = 200, languages: Sequence[str] = LANGUAGES, **subject: Any
-) -> Outcomes:
+    made: Run, verdict: str = "Promote", *, items: int = 200, languages: Sequence[str] = LANGUAGES,
+    learning: Learning | None = None, **subject: Any,
+) -> Outcomes:  # fmt: skip
     """What an examiner found of this run's version, of which the gate makes that verdict."""
     child = {"Promote": 0.71, "Reject": 0.2, "Inconclusive": 0.71}[verdict]
     count = 5 if verdict == "Inconclusive" else items
@@ -128,7 +129,7 @@ def found(
         "run": made.name, "run_uid": made.uid, "twin": made.spec.twin_ref.name, "child": MADE.digest,
         "parent": made.spec.parent_digest, "anchor": anchor, "dataset": DATA.digest, **subject,
     }  # fmt: skip
-    return Outcomes.of(scored, subject=Subject(**whole), items_digest=None, tripped=(), failure=None)
+    return Outcomes.of(scored, subject=Subject(**whole), items_digest=None, tripped=(), failure=None, learning=learning)
 
 
 def trained(name: str = "r1", **fields: Any) -> list[dict[str, Any]]:

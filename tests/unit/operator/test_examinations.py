@@ -41,6 +41,9 @@ TASKS: dict[str, Any] = {"fineTuneTasks": {"store": {"uri": "pvc://adapters/stor
 STORE = {"uri": "pvc://adapters/store"}
 URL = f"https://v.example/v1/tasks/{TASK}/examination?digest=x&signature=y"
 
+CREDITS = {"Promote": "Passed", "Reject": "Failed", "Inconclusive": "Inconclusive"}
+"""As they mostly go together."""
+
 THIS = twin("dr-a")
 
 
@@ -70,13 +73,15 @@ def passed(score: int = 90, *, verdict: str = "Promote", letter: str = "b", at: 
         "eval": {"verdict": verdict, "samples": 50, "message": "no worse", "metrics": metrics},
         "artifact": {"digest": digest(letter), "uri": MADE.uri, "rank": 8, "bytes": 1},
         "dataset": {"uri": "x", "digest": digest("d"), "interactions": 3},
+        "credit": {"verdict": CREDITS[verdict], "message": "as work"},
     }  # fmt: skip
 
 
-def failed(kind: str) -> dict[str, Any]:
+def failed(credit: str) -> dict[str, Any]:
     return {
         **STARTED, "completionTime": "2026-01-02T04:00:00Z",
-        "failure": {"class": kind, "retryable": False, "message": "because"},
+        "failure": {"class": "x", "retryable": False, "message": "because"},
+        "credit": {"verdict": credit, "message": "because"},
     }  # fmt: skip
 
 
@@ -96,6 +101,25 @@ def test_the_run_names_all_that_is_examined_and_is_one_that_the_api_takes() -> N
     assert made is not None
     assert FineTuneRunSpec.model_validate(made["spec"]).candidate.held_out is None  # type: ignore[union-attr]
     assert build_examination_run(candidate(of.uid), validator(), of, pool()) is None, "it takes no deliveries"
+
+
+def test_what_was_reported_before_is_named_and_brought_with_the_version_that_it_began_from() -> None:
+    of = twin("dr-a")
+    earlier = [digest("1"), digest("2")]
+    built = build_examination_run(candidate(of.uid, earlier=earlier), validator(**TASKS), of, pool(store=STORE))
+    assert built is not None
+    assert built["spec"]["candidate"]["earlier"] == earlier
+    made = examining(**{"candidate": built["spec"]["candidate"]})
+    assert made.spec.candidate is not None
+    job = build_adoption_job(made, made.spec.candidate, of, pool(store=STORE), Images(trainer_cpu="ours:1"))
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    assert [each for each in container["args"] if each.startswith("--earlier=")] == [
+        f"--earlier={each}" for each in earlier
+    ]
+    [parent] = [each.removeprefix("--parent-uri=") for each in container["args"] if each.startswith("--parent-uri=")]
+    assert parent.startswith("pvc://")
+    mounted = [each["mountPath"] for each in container["volumeMounts"]]
+    assert any(f"/mnt/pvc/{parent.removeprefix('pvc://')}".startswith(each) for each in mounted if "pvc" in each)
 
 
 def test_what_brings_it_runs_the_operators_image_without_a_model_and_may_write_the_twins_folder_alone() -> None:
@@ -136,20 +160,21 @@ def test_a_candidate_shares_no_trainer() -> None:
 @pytest.mark.parametrize(
     ("status", "verdict", "words"),
     [
-        (passed(), "Promote", "50 items: no worse"),
-        (passed(verdict="Reject"), "Reject", "no worse"),
-        (passed(verdict="Inconclusive"), "Inconclusive", "no worse"),
-        (failed("BadArtifact"), "Reject", "BadArtifact: because"),
-        (failed("StoreFailed"), "Inconclusive", "StoreFailed: because"),
-        (failed("TaskOverdue"), "Inconclusive", "because"),
-        (failed("OutOfMemory"), "Inconclusive", "because"),
-        (passed(letter="c"), "Inconclusive", "without a verdict"),
+        (passed(), "Passed", "50 items: as work"),
+        (passed(verdict="Reject"), "Failed", "as work"),
+        (passed(verdict="Inconclusive"), "Inconclusive", "as work"),
+        ({**passed(verdict="Inconclusive"), "credit": {"verdict": "Passed"}}, "Passed", "50 items"),
+        (failed("Failed"), "Failed", "because"),
+        (failed("Disallowed"), "Disallowed", "because"),
+        (failed("Inconclusive"), "Inconclusive", "because"),
+        ({**passed(), "credit": None}, "Inconclusive", "without a verdict"),
+        (passed(letter="c"), "Inconclusive", "another version"),
     ],
 )
 def test_what_a_run_came_to_is_told_in_words(status: dict[str, Any], verdict: str, words: str) -> None:
     named = [(candidate(THIS.uid), THIS)]
     [found] = examined([examining(status=status)], named, validator="v")
-    assert (found.task, found.adapter, found.verdict) == (TASK, digest("b"), verdict)
+    assert (found.task, found.adapter, found.credit) == (TASK, digest("b"), verdict)
     assert words in found.message
     assert examined([examining(status=status)], named, validator="another") == ()
     assert examined([examining(status=STARTED), run(status=passed())], named, validator="v") == ()
@@ -170,6 +195,7 @@ def _of(**changes: Any) -> dict[str, Any]:
         (f"exam-{TASK}", _of(miner="5" * 48)),
         (f"exam-{TASK}", _of(heldOut={"uri": URL, "digest": digest("1")})),
         (f"exam-{TASK}", _of(heldOut=None)),
+        (f"exam-{TASK}", _of(earlier=[digest("1")])),
     ],
 )
 def test_only_a_run_of_what_a_round_named_is_credited(name: str, spec: dict[str, Any]) -> None:
@@ -177,9 +203,9 @@ def test_only_a_run_of_what_a_round_named_is_credited(name: str, spec: dict[str,
     here = [(candidate(THIS.uid), THIS)]
     assert examined([by_hand], here, validator="v") == ()
     assert examined([examining(status=passed())], [], validator="v") == (), "no round named it"
-    true = examining(status=failed("BadArtifact"))
+    true = examining(status=failed("Failed"))
     if by_hand.name != true.name:
-        assert [each.verdict for each in examined([true, by_hand], here, validator="v")] == ["Reject"]
+        assert [each.credit for each in examined([true, by_hand], here, validator="v")] == ["Failed"]
 
 
 def test_of_a_twin_that_can_not_be_read_nothing_is_said_yet() -> None:
@@ -188,9 +214,9 @@ def test_of_a_twin_that_can_not_be_read_nothing_is_said_yet() -> None:
 
 def test_a_twin_that_is_not_here_can_be_examined_by_nobody_and_that_is_said() -> None:
     [found] = examined([], [(candidate("uid-other"), twin("dr-a"))], validator="v")
-    assert (found.verdict, "no DoctorTwin dr-a" in found.message) == ("Inconclusive", True)
+    assert (found.credit, "no DoctorTwin dr-a" in found.message) == ("Inconclusive", True)
     [found] = examined([], [(candidate(), None)], validator="v")
-    assert found.verdict == "Inconclusive"
+    assert found.credit == "Inconclusive"
 
 
 def test_a_round_is_told_of_them_only_where_tasks_are_offered() -> None:
@@ -448,7 +474,7 @@ async def test_the_next_round_is_told_what_the_examination_came_to_and_stays_tol
         found = world.api.objects[Key("ConfigMap", NAMESPACE, progress_name("r2"))]
         order = read_document(RoundOrder, found["data"]["round.json"])
         assert isinstance(order, RoundOrder), order
-        assert [(each.task, each.adapter, each.verdict) for each in order.examined] == [(TASK, digest("b"), "Promote")]
+        assert [(each.task, each.adapter, each.credit) for each in order.examined] == [(TASK, digest("b"), "Passed")]
         world.api.objects.pop(Key("FineTuneRun", NAMESPACE, name), None)
         await world.lead()
         await world.settle()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ import pytest
 from yarl import URL
 
 from bettertherapy_api.round_progress import Candidate, ExaminedTask, RoundProgress
-from neurons.ledger import Ledger, Miner, Task, TaskEvent, TaskState
+from neurons.ledger import Ledger, Miner, Task, TaskEvent, TaskState, Twin
 from neurons.ledger.dataset import Bounds
 from neurons.ledger.rounds import TaskStates, round_rows, tasks
 from neurons.validator.rounds import round as round_module
-from neurons.validator.rounds.examining import candidates, credits_of, waiting
+from neurons.validator.rounds.examining import candidates, credits_of, earlier_than, finished_of, waiting
 from neurons.validator.rounds.planning import round_id_of
 from neurons.validator.rounds.progress import Remembered
 from neurons.validator.rounds.steps import Step, key
@@ -51,8 +52,8 @@ def finished(of: Task, adapter: str = A, *, at_ms: int = BEFORE + 1000, **more: 
     return TaskStates(of, tuple(events))
 
 
-def examined(of: Task, verdict: str = "Promote", *, adapter: str = A, message: str = "no worse") -> ExaminedTask:
-    return ExaminedTask.model_validate({"task": of.task_id, "adapter": adapter, "verdict": verdict, "message": message})
+def examined(of: Task, credit: str = "Passed", *, adapter: str = A, message: str = "no worse") -> ExaminedTask:
+    return ExaminedTask.model_validate({"task": of.task_id, "adapter": adapter, "credit": credit, "message": message})
 
 
 def states(found: list[TaskEvent]) -> list[tuple[str, TaskState, str | None]]:
@@ -73,23 +74,63 @@ def test_what_has_a_verdict_waits_no_more_and_who_copies_it_later_gets_nothing_b
 
 
 @pytest.mark.parametrize(
-    ("verdict", "state"),
-    [("Promote", TaskState.PASSED), ("Reject", TaskState.FAILED), ("Inconclusive", TaskState.INCONCLUSIVE)],
-)
-def test_a_verdict_is_credited_in_words(verdict: str, state: TaskState) -> None:
+    ("credit", "state"),
+    [
+        ("Passed", TaskState.PASSED), ("Failed", TaskState.FAILED), ("Inconclusive", TaskState.INCONCLUSIVE),
+        ("Disallowed", TaskState.DISALLOWED),
+    ],
+)  # fmt: skip
+def test_what_it_is_worth_is_credited_in_words(credit: str, state: TaskState) -> None:
     mine = task()
-    [event] = credits_of([examined(mine, verdict, message="because")], [finished(mine)], at_ms=STARTED_MS)
+    [event] = credits_of([examined(mine, credit, message="because")], [finished(mine)], at_ms=STARTED_MS)
     assert (event.state, event.detail, event.adapter_digest) == (state, "because", A)
+
+
+@pytest.mark.parametrize(("verdict", "credit"), [("Promote", "Passed"), ("Reject", "Failed")])
+def test_the_order_of_a_round_that_a_former_release_held_is_still_read(verdict: str, credit: str) -> None:
+    said = {"task": task().task_id, "adapter": A, "verdict": verdict}
+    assert ExaminedTask.model_validate(said).credit == credit
+    with pytest.raises(ValueError, match="credit"):
+        ExaminedTask.model_validate(said | {"verdict": "Splendid"})
 
 
 def test_nothing_is_credited_for_another_adapter_an_unknown_task_or_twice() -> None:
     mine, other = task(1), task(2)
     assert credits_of([examined(mine, adapter=B)], [finished(mine)], at_ms=STARTED_MS) == []
     assert credits_of([examined(other)], [finished(mine)], at_ms=STARTED_MS) == []
-    both = [examined(mine, "Reject"), examined(mine, "Promote")]
+    both = [examined(mine, "Failed"), examined(mine, "Passed")]
     assert [each.state for each in credits_of(both, [finished(mine)], at_ms=STARTED_MS)] == [TaskState.FAILED]
     over = finished(mine, then=[TaskState.DISALLOWED])
     assert credits_of([examined(mine)], [over], at_ms=STARTED_MS) == []
+
+
+C, D = ("sha256:" + letter * 64 for letter in "ce")
+
+
+def test_a_version_is_held_against_all_that_were_reported_before_it_whatever_became_of_them() -> None:
+    other_day = replace(task(5), dataset_digest="sha256:" + "7" * 64)
+    other_parent = replace(task(6), parent_digest="sha256:" + "8" * 64)
+    other_twin = replace(task(7), twin=Twin("99999999-0000-4000-8000-000000000000", "dr-other"))
+    mine = finished(task(3), C, at_ms=BEFORE + 3000)
+    others = [
+        finished(other_day, D, at_ms=BEFORE + 1000),
+        finished(task(1), A, at_ms=BEFORE + 2000, then=[TaskState.FAILED]),
+        finished(task(2, miner=BAD), B, at_ms=BEFORE + 2500, then=[TaskState.PASSED]),
+        finished(task(4), "sha256:" + "1" * 64, at_ms=BEFORE + 4000),
+        finished(other_parent, "sha256:" + "2" * 64),
+        finished(other_twin, "sha256:" + "3" * 64),
+        finished(task(8), C, at_ms=BEFORE + 1),
+        finished(task(9), PARENT, at_ms=BEFORE + 1),
+    ]
+    found = finished_of(mine)
+    assert found is not None
+    assert earlier_than(found, [mine, *others]) == (A, B, D), "of its own dataset first, the first reported first"
+    assert earlier_than(found, [mine, *reversed(others)]) == (A, B, D)
+    many = [
+        finished(replace(task(4), task_id=f"{number:08}-0000-4000-8000-000000000000"), f"sha256:{number:064x}")
+        for number in range(10, 150)
+    ]  # fmt: skip
+    assert len(earlier_than(found, [mine, *many])) == 100
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from neurons.validator.rounds.speed import SLOW_SECONDS, Series, how_fast, media
 from neurons.validator.rounds.tasks import (
     Finished,
     Seen,
-    credit,
     disallowed,
     distinct,
     event_of,
@@ -258,5 +257,3 @@ def test_an_adapter_that_was_there_before_is_nobodys_work() -> None:
     assert [each.task for each in kept] == [one]
     assert [each.task for each in twice] == [two]
     assert distinct([Finished(one, SHA, 5)], known=frozenset({SHA}))[0] == []
-    assert credit(kept[0], promoted=True, why="", at_ms=10).state is TaskState.PASSED
-    assert credit(kept[0], promoted=False, why="no better", at_ms=10).state is TaskState.FAILED

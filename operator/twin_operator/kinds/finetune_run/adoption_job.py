@@ -21,6 +21,7 @@ from twin_operator.kinds.finetune_run.job_parts import (
     standard_image,
 )
 from twin_operator.kinds.finetune_run.labels import labels
+from twin_operator.kinds.finetune_run.trainer_job import parent_uri
 from twin_operator.kinds.podspec.disk import JOB_SCRATCH, with_disk
 from twin_operator.kinds.podspec.parts import (
     container_security,
@@ -74,7 +75,8 @@ def _pod(run: Run, candidate: CandidateSpec, twin: Twin, pool: Pool, images: Ima
     own = place_of_folder(f"{(store_uri(pool) or '').rstrip('/')}/{twin.name}", writable=True)
     # The folder above: the kubelet makes the one that a mount names where nothing was delivered.
     above = place_of_folder(candidate.delivered.rsplit("/", 2)[0])
-    claims = claims_of(pool, [place.claim for place in (own, above) if place is not None])
+    places = [own, above, place_of_folder(parent_uri(run, twin, pool))]
+    claims = claims_of(pool, [place.claim for place in places if place is not None])
     return {
         "restartPolicy": "Never",
         "serviceAccountName": names.trainer_name(run.name),
@@ -99,7 +101,7 @@ def _pod(run: Run, candidate: CandidateSpec, twin: Twin, pool: Pool, images: Ima
                 "terminationMessagePolicy": "FallbackToLogsOnError",
                 "volumeMounts": [
                     mount("tmp", "/tmp"),  # noqa: S108
-                    *place_mounts(claims, [own, above], shared=store),
+                    *place_mounts(claims, places, shared=store),
                     *store_secret_mount(pool),
                     token_mount(),
                 ],
@@ -125,10 +127,12 @@ def adoption_arguments(run: Run, candidate: CandidateSpec, twin: Twin, pool: Poo
         ("delivered", candidate.delivered),
         ("adapter-digest", candidate.digest),
         ("task", candidate.task),
+        ("parent-uri", parent_uri(run, twin, pool)),
         ("parent-digest", spec.parent_digest),
         ("dataset-uri", spec.dataset.uri),
         ("dataset-digest", spec.dataset.digest),
         ("held-out-uri", hidden.uri if hidden else None),
         ("held-out-digest", hidden.digest if hidden else None),
     ]
+    arguments += [("earlier", each) for each in candidate.earlier or []]
     return [f"--{name}={value}" for name, value in arguments if value is not None]

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from bettertherapy_api.doctor_twin import Gate
-from bettertherapy_api.finetune_run import EvalStatus, FineTuneRunStatus
+from bettertherapy_api.finetune_run import CreditStatus, CreditVerdict, EvalStatus, FineTuneRunStatus
 from bettertherapy_api.gate.budget import Look
 from twin_operator.domain.batches import Share
 from twin_operator.domain.examined import attempt, look
 from twin_operator.domain.reasons import Reason
-from twin_operator.domain.verdict import judged, refused_artifact, refused_outcomes
+from twin_operator.domain.verdict import MESSAGE_LENGTH, credited, judged, refused_artifact, refused_outcomes
 from twin_operator.engine.times import moment, timestamp
 from twin_operator.kinds.finetune_run.facts import Failure, Work, attempt_failure, crashed, reported_failure
 from twin_operator.kinds.finetune_run.view import Ending, RunView
+
+_FAULTS: Final[Mapping[Reason, CreditVerdict]] = {
+    Reason.BAD_ARTIFACT: "Failed", Reason.NEAR_COPY: "Disallowed",
+}  # fmt: skip
+"""Of a miner, by how an examination of its version failed; all others say nothing of it."""
 
 
 def end_of(view: RunView, work: Work, share: Share | None) -> Failure | Ending | None:
@@ -146,8 +154,25 @@ def is_hopeless(failure: Failure | None) -> bool:
     return failure is not None and failure.reason is Reason.OUT_OF_MEMORY
 
 
-def verdict_of(view: RunView, known: FineTuneRunStatus, *, now: datetime) -> EvalStatus | Failure:
-    """Return the gate's verdict, or why there is none."""
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What an examination came to."""
+
+    eval: EvalStatus
+    """By the gate."""
+    credit: CreditStatus | None
+    """To the miner that made it; None of a twin's own version."""
+
+
+def credit_without(failure: Failure) -> CreditStatus:
+    """Return what a candidate is worth to its miner that could not be judged: only what was delivered is its fault."""
+    verdict = _FAULTS.get(failure.reason, "Inconclusive")
+    said = f"{failure.reason.value}: {failure.message}"
+    return CreditStatus(verdict=verdict, message=said[:MESSAGE_LENGTH])
+
+
+def verdict_of(view: RunView, known: FineTuneRunStatus, *, now: datetime) -> Judged | Failure:
+    """Return the verdicts, or why there are none."""
     run, outcomes, examiner = view.run, view.facts.outcomes, view.facts.examiner
     if view.twin is None:
         return owner_gone(view, "the version was judged")
@@ -168,4 +193,8 @@ def verdict_of(view: RunView, known: FineTuneRunStatus, *, now: datetime) -> Eva
     anchor = run.spec.anchor
     looked = Look() if anchor is None else look(view.twin, view.of_twin, anchor=anchor, uid=run.uid)
     begun = moment(run.status.start_time or timestamp(now))
-    return judged(outcomes, view.twin.spec.gate or Gate(), attempt=number, look=looked, begun=begun, now=now)
+    gate = view.twin.spec.gate or Gate()
+    return Judged(
+        eval=judged(outcomes, gate, attempt=number, look=looked, begun=begun, now=now),
+        credit=credited(outcomes, gate, begun=begun, now=now) if run.spec.candidate is not None else None,
+    )

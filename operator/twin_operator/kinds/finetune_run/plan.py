@@ -10,8 +10,8 @@ from bettertherapy_api import names
 from bettertherapy_api.examination import examination_name
 from bettertherapy_api.finetune_run import (
     ArtifactStatus,
+    CreditStatus,
     DatasetStatus,
-    EvalStatus,
     FailureStatus,
     FineTuneRunStatus,
     RefusedLines,
@@ -43,6 +43,8 @@ from twin_operator.kinds.finetune_run.children import (
     trainers_children,
 )
 from twin_operator.kinds.finetune_run.endings import (
+    Judged,
+    credit_without,
     end_of,
     is_hopeless,
     last_failure,
@@ -115,8 +117,11 @@ def _plan_waiting(view: RunView, *, now: datetime) -> RunPlan:
 def _plan_given_up(view: RunView, failure: Failure, *, now: datetime) -> RunPlan:
     """Return what a run says that ends before it could begin."""
     known = view.run.status.model_copy(
-        update={"failure": _failure_status(failure), "completion_time": timestamp(now), "twin_uid": _twin_uid(view)}
-    )
+        update={
+            "failure": _failure_status(failure), "completion_time": timestamp(now), "twin_uid": _twin_uid(view),
+            "credit": _credit_without(view.run, failure),
+        }
+    )  # fmt: skip
     return _plan(view.run, known, [failure.finding.condition("Queued", "False"), *ended(failure)])
 
 
@@ -234,8 +239,10 @@ def _plan_examination(view: RunView, images: Images, known: FineTuneRunStatus, *
         found = verdict_of(view, known, now=now) if end is Ending.DONE else end
         if isinstance(found, Failure):
             return _plan_end(view, known, found, now=now)
-        assert isinstance(found, EvalStatus)  # noqa: S101 - for mypy: it is no other ending
-        judged_now = known.model_copy(update={"verdict": found.verdict, "eval": found})
+        assert isinstance(found, Judged)  # noqa: S101 - for mypy: it is no other ending
+        judged_now = known.model_copy(
+            update={"verdict": found.eval.verdict, "eval": found.eval, "credit": found.credit}
+        )
         return _plan_end(view, judged_now, None, now=now)
     if examiner.job is None and held is None and (view.twin is None or view.pool is None):
         return _plan_end(view, known, owner_gone(view, "the version was examined"), now=now)
@@ -297,6 +304,7 @@ def _plan_end(
         update={
             "failure": _failure_status(failure), "remaining_seconds": None, "completion_time": timestamp(now),
             "progress_percent": 100 if failure is None else known.progress_percent,
+            "credit": known.credit if failure is None else _credit_without(run, failure),
         }
     )  # fmt: skip
     conditions = [
@@ -305,6 +313,10 @@ def _plan_end(
         *(settled(run, known, view.twin, view.unreadable_twin, view.of_twin) if failure is None else []),
     ]  # fmt: skip
     return _plan(run, known, conditions, skipped=skipped)
+
+
+def _credit_without(run: Run, failure: Failure) -> CreditStatus | None:
+    return credit_without(failure) if run.spec.candidate is not None else None
 
 
 def _deadline(run: Run, now: datetime) -> datetime:

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
+from bettertherapy_api.finetune_run import CreditVerdict
 from bettertherapy_api.round_progress import MAX_EXAMINED, Candidate, ExaminedTask
 from twin_operator.domain.objects import Pool, Run, Twin, Unreadable, Validator
-from twin_operator.domain.reasons import Reason
 from twin_operator.domain.versions import anchor_version
 from twin_operator.engine.conditions import Finding
 from twin_operator.engine.resources import Manifest
@@ -49,6 +49,7 @@ def build_examination_run(
                 "task": candidate.task, "validator": validator.name, "miner": candidate.miner,
                 "digest": candidate.adapter, "delivered": folder, "deadline": candidate.until,
                 **(hidden if candidate.held_out is not None else {}),
+                **({"earlier": list(candidate.earlier)} if candidate.earlier else {}),
             },
             **({"parentDigest": candidate.parent} if candidate.parent else {}),
             **({"anchor": compared} if anchor.digest != candidate.parent else {}),
@@ -76,10 +77,10 @@ def examines(run: Run, candidate: Candidate, *, validator: str) -> bool:
     hidden = said.held_out.digest if said.held_out is not None else None
     return (
         said.task, said.validator, said.miner, said.digest, hidden, run.spec.parent_digest, run.spec.dataset.digest,
-        run.spec.twin_ref.name,
+        run.spec.twin_ref.name, tuple(said.earlier or ()),
     ) == (
         candidate.task, validator, candidate.miner, candidate.adapter, candidate.held_out_digest, candidate.parent,
-        candidate.dataset_digest, candidate.twin,
+        candidate.dataset_digest, candidate.twin, candidate.earlier,
     )  # fmt: skip
 
 
@@ -122,18 +123,15 @@ def _came_to(run: Run) -> ExaminedTask | None:
     candidate, status = run.spec.candidate, run.status
     if candidate is None:
         return None
-    if status.failure is not None:
-        # A version that is another's, or none at all, is its miner's fault; anything else says nothing of it.
-        verdict = "Reject" if status.failure.failure_class == Reason.BAD_ARTIFACT.value else "Inconclusive"
-        said = f"{status.failure.failure_class}: {status.failure.message}"
-        return _said(candidate.task, candidate.digest, verdict, said)
-    if status.eval is None or status.artifact is None or status.artifact.digest != candidate.digest:
-        return _said(candidate.task, candidate.digest, "Inconclusive", "the run ended without a verdict")
-    said = f"{status.eval.samples} items: {status.eval.message or status.eval.verdict}"
-    return _said(candidate.task, candidate.digest, status.eval.verdict, said)
+    if status.credit is None:
+        said = "the run ended without a verdict on what its version is worth"
+        return _said(candidate.task, candidate.digest, "Inconclusive", said)
+    judged = status.eval
+    if judged is not None and (status.artifact is None or status.artifact.digest != candidate.digest):
+        return _said(candidate.task, candidate.digest, "Inconclusive", "the run judged another version")
+    items = f"{judged.samples} items: " if judged is not None else ""
+    return _said(candidate.task, candidate.digest, status.credit.verdict, f"{items}{status.credit.message or ''}")
 
 
-def _said(task: str, adapter: str, verdict: str, message: str) -> ExaminedTask:
-    return ExaminedTask.model_validate(
-        {"task": task, "adapter": adapter, "verdict": verdict, "message": message[:_WORDS]}
-    )
+def _said(task: str, adapter: str, credit: CreditVerdict, message: str) -> ExaminedTask:
+    return ExaminedTask(task=task, adapter=adapter, credit=credit, message=message[:_WORDS])
