@@ -246,7 +246,10 @@ def _begun(target: Path, entry: FileEntry) -> int:
 async def _fetch_rest(location: Location, entry: FileEntry, target: Path, room: Reservation, *, start: int) -> bool:
     """Write a file from byte `start` on; returns False where the store gives it as a whole only, or it is shorter."""
     try:
-        result = await (location.get_rest(entry.path, start=start) if start else location.get(entry.path))
+        if start:
+            result = await location.get_rest(entry.path, start=start)
+        else:
+            result = await location.get(entry.path)
     except ArtifactNotFound as error:
         raise DigestMismatch(
             f"{location.uri}: {entry.path} is listed in {MANIFEST_FILE} but is not there. Push the adapter again."

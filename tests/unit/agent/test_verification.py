@@ -135,7 +135,7 @@ async def test_an_adapter_is_proven_beside_running_requests(pod: Pod) -> None:
 async def test_forty_adapters_come_in_together(pod: Pod) -> None:
     adapters = [pod.adapter(f"dr-{i}") for i in range(40)]
     pod.tables.write(*adapters)
-    await pod.verified(*adapters)
+    await pod.verified(*adapters, seconds=60)
 
 
 async def test_the_report_is_written_only_when_it_changes(pod: Pod) -> None:

@@ -48,7 +48,15 @@ class Service:
         for name in ("data/adapters", "data/models", "attributes"):
             (root / name).mkdir(parents=True)
         port = free_port()
-        command = [tool.folder / "versitygw", "--port", f"127.0.0.1:{port}", "--access", KEY, "--secret", WORD]
+        command: list[str | Path] = [
+            tool.folder / "versitygw",
+            "--port",
+            f"127.0.0.1:{port}",
+            "--access",
+            KEY,
+            "--secret",
+            WORD,
+        ]
         command += ["--quiet", "posix", "--sidecar", root / "attributes", root / "data"]
         return cls(command, port, root / "data" / "adapters", _run(command, port))
 
