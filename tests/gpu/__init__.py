@@ -6,7 +6,7 @@ script itself without a GPU. `python -m tests.gpu.chains` trains many twins' ada
 brings bad ones among them, changes twins and kills engines, and `tests.gpu.kernels` asks on quantized base models
 (`tests.gpu.quantize`) whose weights answer. `python -m tests.gpu.reproduction` tells whether the same seed trains the
 same adapter there (torch, transformers and peft), `python -m tests.gpu.several` how fast a training on several GPUs is,
-`python -m tests.gpu.many_runs` what one trainer and one examiner of many twins spare, `python -m tests.gpu.together`, in
-three minutes and as lines of JSON, what trainings take of a GPU's memory and leave to one another. Other results are
+`python -m tests.gpu.many_runs` what one trainer and one examiner of many twins spare, `python -m tests.gpu.together`,
+in three minutes and as lines of JSON, what trainings take of a GPU's memory and leave to one another. Other results are
 written after each part, as the JSON of `tests.bench.results`.
 """
