@@ -53,6 +53,8 @@ class PoolHeader(ApiModel):
     """LoRA slots of one engine."""
     max_lora_rank: Annotated[int, Field(ge=0, le=4096)]
     """Highest rank that an adapter may have."""
+    max_running: Annotated[int | None, Field(ge=1, le=65536)] = None
+    """Requests that one engine runs at once: what is more waits in miners, by twin. Absent: nobody knows."""
     miners_have_tokens: bool = False
     """Every miner of the pool brings the pool's tokens: its agents answer nobody who doesn't."""
 

@@ -313,6 +313,7 @@ class Agent:
             self.proxy.twins = frozenset(twin.name for twin in self.view.twins.values())
         if self.view.header is None:
             return
+        self.proxy.limit(self.view.header.max_running)
         if self.roster.pool is None and self._local:
             await asyncio.to_thread(self.roster.prepare, dict(self.view.twins))
         # What comes first, then what is gone: what one twin hands to another is not let go in between.

@@ -91,10 +91,14 @@ class Proxy:
         self._odd_answers = odd_answers
         self._pod = pod
         self._max_body_bytes = max_body_bytes
-        self._shares = Shares(max_in_flight)
+        self._most_in_flight, self._shares = max_in_flight, Shares(max_in_flight)
         self.draining = False
         self.twins: frozenset[str] = frozenset()
         """Names of the twins that are routed: a miner's word on whose a question is counts for these alone."""
+
+    def limit(self, running: int | None) -> None:
+        """Let no more in at once than the engine runs, if that is known: several miners may send as many each."""
+        self._shares.resize(min(self._most_in_flight, running or self._most_in_flight))
 
     async def models(self) -> web.Response:
         """GET /v1/models: the base and what is Verified, in OpenAI's form."""

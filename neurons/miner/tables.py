@@ -42,11 +42,18 @@ class Pod:
     """How many tokens prompt and answer may have together there, if its engine says so."""
     base: str | None = None
     """Digest of the base model that its engine loaded, as it was hashed for it; None where nobody did."""
+    most: int | None = None
+    """Requests that its engine runs at once; None where nobody says."""
     in_flight: int = 0
-    """Requests that this miner has there now."""
+    """Requests that this miner has there now, of several answers each of them."""
     failures: int = 0
     suspect_until: float = 0.0
     """time.monotonic() before which other pods are preferred, because this one didn't answer."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether its engine would run one more at once."""
+        return self.most is None or self.in_flight < self.most
 
     def failed(self, now: float) -> None:
         """Prefer other pods for a while: 1 s, then 2, 4, 8 and at most 15."""
@@ -155,6 +162,8 @@ class Tables:
         self._twins: dict[str, TwinRoute] = {}
         self._first_seen: dict[str, int] = {}
         self._orders: dict[tuple[str, str], tuple[tuple[Pod, ...], tuple[Pod, ...]]] = {}
+        self._most: int | None = None
+        """What each engine runs at once."""
         self._pods: dict[str, Pod] = {}
         """By UID, those that the operator names and that report."""
         self._offers: dict[str, _Offer] = {}
@@ -208,6 +217,9 @@ class Tables:
         if not change:
             return
         if change.header and (header := self._view.header) is not None:
+            self._most = header.max_running
+            for pod in self._pods.values():
+                pod.most = self._most
             self._metrics.table_generation.set(header.generation)
             extra = {"pool": header.name, "generation": header.generation, "twins": len(self._view.twins)}
             log.info("routing", extra=extra)
@@ -304,6 +316,7 @@ class Tables:
         if pod is None or pod.url != url:
             pod = Pod(name=name, uid=held.pod.uid, url=url)
         pod.context, pod.base = held.context, held.base
+        pod.most = self._most
         return _Offer(pod, held.ready, frozenset(held.adapters.items()) if held.ready else frozenset())
 
     def _publish(self) -> None:

@@ -5,6 +5,7 @@ What this release can't read becomes `Unreadable`, which says which part and why
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -27,6 +28,13 @@ Document = TypeVar("Document", bound=BaseModel)
 
 MOST_SPREAD: Final = PODS_PER_TWIN // 2
 """While a twin moves, the pods that it leaves are named beside those that it moves to."""
+
+RUNNING_BY_DEFAULT: Final = {"GPU": 256, "CPU": 128}
+"""What vLLM's `--max-num-seqs` is where nobody sets it, on a card of less than 70 GiB (on larger ones it is 1024)."""
+MOST_RUNNING: Final = 65_536
+_MAX_NUM_SEQS: Final = re.compile(r"--max[-_]num[-_]seqs=([0-9]{1,9})")
+_COPIES: Final = re.compile(r"--data[-_]parallel[-_]size=([0-9]{1,4})")
+"""Of the model within one engine; each runs as many requests."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +60,12 @@ class PoolRef:
     uid: str
     labels: Mapping[str, str]
     deleted: bool
+
+
+def _last_number(flag: re.Pattern[str], arguments: list[str] | None) -> int | None:
+    """Return what a flag is set to: of several, vLLM takes the last."""
+    found = [each[1] for argument in arguments or () if (each := flag.fullmatch(argument)) is not None]
+    return int(found[-1]) if found else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +109,15 @@ class Pool(PoolRef):
         """LoRA slots of one engine; Auto is 8."""
         slots = self.spec.engine.max_loras
         return 8 if slots == "Auto" else int(slots)
+
+    @property
+    def max_running(self) -> int | None:
+        """Requests that one engine runs at once; None for a server of others, of which that isn't known."""
+        engine = self.spec.engine
+        if engine.endpoint is not None:
+            return None
+        each = _last_number(_MAX_NUM_SEQS, engine.args) or RUNNING_BY_DEFAULT[engine.device]
+        return min(MOST_RUNNING, each * (_last_number(_COPIES, engine.args) or 1))
 
     @property
     def store_uri(self) -> str | None:

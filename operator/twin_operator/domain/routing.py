@@ -133,6 +133,7 @@ def header_of(pool: Pool, *, miners_have_tokens: bool = False) -> PoolHeader:
         base_model=BaseModelRef(name=pool.spec.base_model.name, revision=pool.spec.base_model.revision),
         max_loras=pool.max_loras,
         max_lora_rank=pool.spec.engine.max_lora_rank,
+        max_running=pool.max_running,
         miners_have_tokens=miners_have_tokens,
     )
 
