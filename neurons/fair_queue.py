@@ -30,10 +30,10 @@ class _Flow(Generic[T]):
 
 
 class FairQueue(Generic[T]):
-    """What waits for one server, by flow. Each call takes O(log of the flows that wait).
+    """What waits for one server, by flow. Each call takes O(log of the flows that wait), and as much for each that may not.
 
     Of what waits in a flow of weight w, the first starts after at most floor(v / w) + 1 starts of each other flow of
-    weight v, whatever those ask for.
+    weight v, whatever those ask for, from when it may start.
     """
 
     def __init__(self, weight_of: Callable[[str], float] = lambda flow: 1.0) -> None:
@@ -72,14 +72,20 @@ class FairQueue(Generic[T]):
             flow.entry = 0  # what is in the heap of it counts no longer
             self._forget(flow)
 
-    def next(self) -> T | None:
-        """Start the one whose turn it is; None when none waits."""
+    def next(self, may: Callable[[str], bool] = lambda flow: True) -> T | None:
+        """Start the one whose turn it is, of flows that `may` start one now; None when none of those waits."""
+        passed_over: list[tuple[float, int, _Flow[T]]] = []
+        found: T | None = None
         while self._heap:
-            start, entry, flow = heapq.heappop(self._heap)
-            if entry != flow.entry:
+            entry = heapq.heappop(self._heap)
+            start, number, flow = entry
+            if number != flow.entry:
                 continue
-            item = next(iter(flow.waiting))
-            del flow.waiting[item]
+            if not may(flow.name):
+                passed_over.append(entry)
+                continue
+            found = next(iter(flow.waiting))
+            del flow.waiting[found]
             self._waiting -= 1
             self._charge(flow, start)
             if flow.waiting:
@@ -87,8 +93,10 @@ class FairQueue(Generic[T]):
             else:
                 flow.entry = 0
                 self._forget(flow)
-            return item
-        return None
+            break
+        for entry in passed_over:
+            heapq.heappush(self._heap, entry)
+        return found
 
     def started(self, name: str) -> None:
         """Count one that started without waiting; only where none of its flow waits."""

@@ -282,7 +282,7 @@ class Relay:
         if (pod := turn.claim(usable)) is not None:
             self._leave_line(attempt)
             return pod
-        free = [pod for pod in usable if pod.has_room]
+        free = [pod for pod in usable if self._turns.has_room(pod, turn.twin)]
         if not free and attempt.transcript is not None:
             free = usable  # its patient reads already: it goes on at once, at an engine that has room for one more
         width = self._spread.width(attempt.twin.name, usable) if len(usable) > 1 else 1

@@ -50,11 +50,6 @@ class Pod:
     suspect_until: float = 0.0
     """time.monotonic() before which other pods are preferred, because this one didn't answer."""
 
-    @property
-    def has_room(self) -> bool:
-        """Whether its engine would run one more at once."""
-        return self.most is None or self.in_flight < self.most
-
     def failed(self, now: float) -> None:
         """Prefer other pods for a while: 1 s, then 2, 4, 8 and at most 15."""
         self.suspect_until = now + min(15.0, 2.0 ** min(self.failures, 4))

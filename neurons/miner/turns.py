@@ -1,7 +1,9 @@
 """Who has a place at an engine pod, and who is next: each pod's places are shared fairly by the twins that want them.
 
 An engine answers in the order in which it was asked. So it is asked for no more at once than it runs, and what waits,
-waits here, where each pod has a fair queue (`fair_queue`) of twins. No place stands empty while somebody waits for it.
+waits here, where each pod has a fair queue (`fair_queue`) of twins. While several twins ask, an eighth of its places is
+for those that have less than their share: who comes beside a flood needn't wait until something of that ends. Besides,
+no place stands empty while somebody waits for it.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Final
@@ -17,23 +20,44 @@ from weakref import WeakKeyDictionary
 from neurons.fair_queue import FairQueue
 from neurons.miner.tables import Pod
 
+RESERVE_PART: Final = 8
+"""So many times fewer than all are the places that are for twins below their share."""
+ACTIVE_SECONDS: Final = 10.0
+"""A twin that asked within this time is one of those that share."""
 RECENT_SECONDS: Final = 60.0
 """So long a twin's last wait says how long the next may be."""
 _MOST_WAITS: Final = 1024
+
+
+class _Places:
+    """One pod's."""
+
+    __slots__ = ("queue", "running")
+
+    def __init__(self, weight_of: Callable[[str], float]) -> None:
+        self.queue: FairQueue[Turn] = FairQueue(weight_of)
+        self.running: Counter[str] = Counter()
+        """By twin."""
 
 
 class Turns:
     """The places of one miner's pods. Only the event loop's thread may call it."""
 
     def __init__(
-        self, weights: Mapping[str, float] | None = None, *, waited: Callable[[float], None] = lambda seconds: None
+        self,
+        weights: Mapping[str, float] | None = None,
+        *,
+        waited: Callable[[float], None] = lambda seconds: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`weights`: shares by twin; 1 for who isn't there. `waited` is told how long each waited for its place."""
-        self._weights, self._waited = weights or {}, waited
-        self._queues: WeakKeyDictionary[Pod, FairQueue[Turn]] = WeakKeyDictionary()
-        self._running: dict[str, int] = {}
+        self._weights, self._waited, self._clock = weights or {}, waited, clock
+        self._places: WeakKeyDictionary[Pod, _Places] = WeakKeyDictionary()
         self._waits: dict[str, tuple[float, float]] = {}
         """By twin: how many seconds one waited for a place, and until when that says something."""
+        self._asked: dict[str, float] = {}
+        """By twin: when it asked last."""
+        self._looked_at = -math.inf
 
     def turn(self, twin: str) -> Turn:
         """Return what one request has or waits for: nothing yet."""
@@ -41,48 +65,83 @@ class Turns:
 
     def running(self, twin: str) -> int:
         """Return how many places a twin has."""
-        return self._running.get(twin, 0)
+        return sum(places.running[twin] for places in self._places.values())
 
     def last_wait(self, twin: str) -> float:
         """Return how many seconds a request of the twin lately waited for its place, 0 where none did."""
         seconds, until = self._waits.get(twin, (0.0, 0.0))
-        return seconds if time.monotonic() < until else 0.0
+        return seconds if self.now() < until else 0.0
+
+    def now(self) -> float:
+        """Return the time by the clock that waits are told by."""
+        return self._clock()
+
+    def asks(self, twin: str) -> None:
+        """Take down that the twin is one of those that share."""
+        now = self.now()
+        self._asked[twin] = now
+        if now - self._looked_at > 1.0:
+            self._looked_at = now
+            self._asked = {name: at for name, at in self._asked.items() if now - at <= ACTIVE_SECONDS}
+
+    def has_room(self, pod: Pod, twin: str) -> bool:
+        """Tell whether the pod has a place for one more of this twin."""
+        if pod.most is None:
+            return True
+        free = pod.most - pod.in_flight
+        return free > pod.most // RESERVE_PART or (free > 0 and self._is_below_its_share(pod, pod.most, twin))
 
     def take(self, pod: Pod, twin: str) -> None:
         """Count a place that a request has from now on."""
         pod.in_flight += 1
-        self._running[twin] = self._running.get(twin, 0) + 1
+        self._of(pod).running[twin] += 1
 
     def give_back(self, pod: Pod, twin: str) -> None:
         """Count it no longer, and let the next have it."""
         pod.in_flight -= 1
-        left = self._running[twin] - 1
-        if left:
-            self._running[twin] = left
-        else:
-            del self._running[twin]
+        running = self._of(pod).running
+        running[twin] -= 1
+        if not running[twin]:
+            del running[twin]
         self.grant(pod)
 
     def queue(self, pod: Pod) -> FairQueue[Turn]:
         """Return what waits for a pod's places."""
-        queue = self._queues.get(pod)
-        if queue is None:
-            queue = self._queues[pod] = FairQueue(lambda twin: self._weights.get(twin, 1.0))
-        return queue
+        return self._of(pod).queue
 
     def grant(self, pod: Pod) -> None:
         """Give the pod's free places to those whose turn it is."""
-        queue = self._queues.get(pod)
-        while queue and pod.has_room and (turn := queue.next()) is not None:
+        queue = self._of(pod).queue
+        while queue and (turn := queue.next(lambda twin: self.has_room(pod, twin))) is not None:
             turn.granted(pod)
 
     def note_wait(self, twin: str, seconds: float) -> None:
         """Take down how long one waited for its place."""
-        now = time.monotonic()
+        now = self.now()
         if len(self._waits) > _MOST_WAITS:
             self._waits = {name: kept for name, kept in self._waits.items() if kept[1] > now}
         self._waits[twin] = (seconds, now + RECENT_SECONDS)
         self._waited(seconds)
+
+    def _of(self, pod: Pod) -> _Places:
+        places = self._places.get(pod)
+        if places is None:
+            places = self._places[pod] = _Places(self._weight)
+        return places
+
+    def _weight(self, twin: str) -> float:
+        return self._weights.get(twin, 1.0)
+
+    def _is_below_its_share(self, pod: Pod, most: int, twin: str) -> bool:
+        """Tell whether the twin has less of the pod than an equal part for each that has any of it."""
+        if len(self._asked) < 2:
+            return True  # there is nobody to share with
+        running, weight = self._of(pod).running, self._weight(twin)
+        weights = sum(map(self._weight, running)) if self._weights else float(len(running))
+        if twin not in running:
+            weights += weight
+        share = most * weight / max(weights, weight + 1.0)  # beside one other at least: it may come back any time
+        return running[twin] < max(1, math.floor(share))
 
 
 class Turn:
@@ -99,11 +158,12 @@ class Turn:
     @property
     def waited(self) -> float | None:
         """Seconds since it began to wait; None where it doesn't."""
-        return None if self._since is None else time.monotonic() - self._since
+        return None if self._since is None else self._turns.now() - self._since
 
     def start(self, pod: Pod) -> None:
         """Take a free place at once; `give_back` it."""
         self.leave()
+        self._turns.asks(self.twin)
         self._turns.queue(pod).started(self.twin)
         self._turns.take(pod, self.twin)
 
@@ -113,8 +173,9 @@ class Turn:
         for pod in self._pods - wanted:
             self._turns.queue(pod).leave(self.twin, self)
         joined, self._pods = wanted - self._pods, wanted
+        self._turns.asks(self.twin)
         if self._since is None:
-            self._since = time.monotonic()
+            self._since = self._turns.now()
         if self._granted is None:
             self._granted = asyncio.get_running_loop().create_future()
         for pod in joined:
@@ -139,7 +200,7 @@ class Turn:
         self._pods = frozenset()
         if self._granted is None or self._since is None:
             raise RuntimeError("it didn't wait")
-        self._turns.note_wait(self.twin, time.monotonic() - self._since)
+        self._turns.note_wait(self.twin, self._turns.now() - self._since)
         self._granted.set_result(pod)
 
     def claim(self, pods: Collection[Pod]) -> Pod | None:

@@ -126,6 +126,24 @@ def test_whoever_waits_starts_within_the_bound_and_none_is_lost_or_doubled(steps
     assert not len(fair)
 
 
+@given(STEPS, st.sets(st.sampled_from("abcde")))
+def test_those_that_may_not_start_keep_nobody_else_from_it_and_their_own_place(
+    steps: list[tuple[str, str]], barred: set[str]
+) -> None:
+    fair, plain = queue(), queue()
+    for number, (flow, step) in enumerate(steps):
+        if step == "join":
+            fair.join(flow, (flow, number))
+            if flow not in barred:
+                plain.join(flow, (flow, number))
+        elif step == "next":
+            assert fair.next(lambda name: name not in barred) == plain.next()
+    left: dict[str, list[int]] = {flow: [] for flow in WEIGHTS}
+    while (item := fair.next()) is not None:
+        left[item[0]].append(item[1])
+    assert all(numbers == sorted(numbers) for numbers in left.values())
+
+
 @given(st.integers(1, 16), st.integers(2, 40), st.integers(1, 8))
 def test_among_places_that_are_given_back_each_backlogged_flow_has_the_same_number(
     places: int, flows: int, rounds: int
