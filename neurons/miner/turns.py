@@ -133,15 +133,19 @@ class Turns:
         return self._weights.get(twin, 1.0)
 
     def _is_below_its_share(self, pod: Pod, most: int, twin: str) -> bool:
-        """Tell whether the twin has less of the pod than an equal part for each that has any of it."""
+        """Tell whether the twin has less of the pod than an equal part for each that has any, or than half of the most
+        that one has: who asks little has seldom two at once, and several of those make an equal part small.
+        """
         if len(self._asked) < 2:
             return True  # there is nobody to share with
         running, weight = self._of(pod).running, self._weight(twin)
+        has = {name: count / self._weight(name) for name, count in running.items()} if self._weights else running
         weights = sum(map(self._weight, running)) if self._weights else float(len(running))
         if twin not in running:
             weights += weight
         share = most * weight / max(weights, weight + 1.0)  # beside one other at least: it may come back any time
-        return running[twin] < max(1, math.floor(share))
+        own = running[twin]
+        return own < max(1, math.floor(share)) or own / weight < max(has.values(), default=0) / 2
 
 
 class Turn:

@@ -24,7 +24,7 @@ from tests.bench.servers import batching
 TWINS: Final = 64
 FLOOD: Final = "indra"
 OTHERS: Final = tuple(f"twin-{number:02}" for number in range(1, TWINS))
-ARRIVALS_PER_SECOND: Final = 6.5
+ARRIVALS_PER_SECOND: Final = 5.5
 """Of the others together, by chance: half of what the engine answers."""
 FLOOD_IN_FLIGHT: Final = 128
 STRETCHES: Final = 6
