@@ -72,6 +72,8 @@ class VersionRoute:
     weight: int
     """Percent."""
     model: ModelName
+    on_demand: bool = False
+    """A pod loads it when it is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,8 @@ class Snapshot:
     """By twin and served name: the pods, and their order. Shared by snapshots: it holds as long as the pods do."""
 
     def pods_for(self, version: VersionRoute) -> tuple[Pod, ...]:
-        """Return the ready pods that hold the version, the twin's preferred one first.
+        """Return the ready pods that hold the version, the twin's preferred one first; of a version that is loaded on
+        demand and that none holds, those that may be asked to load it.
 
         Those come first that the operator placed it on. The others' order is a rendezvous hash of twin and pod: all
         versions of a twin prefer the same pods, and a pod that comes or goes moves only the twins that preferred it.
@@ -126,6 +129,8 @@ class Snapshot:
             pods = self.ready_pods
         else:
             pods = self.holders.get((version.served_name, version.digest), ())
+            if not pods and version.on_demand:
+                return self._to_load(version)
         known = self._orders.get(key)
         if known is None or known[0] is not pods:
             twin = self.twins.get(version.twin)
@@ -136,8 +141,21 @@ class Snapshot:
             known = self._orders[key] = (pods, order)
         return known[1]
 
+    def holding(self, version: VersionRoute) -> int:
+        """Return how many ready pods hold the version now."""
+        if version.digest is None:
+            return len(self.ready_pods)
+        return len(self.holders.get((version.served_name, version.digest), ()))
+
+    def _to_load(self, version: VersionRoute) -> tuple[Pod, ...]:
+        """Return the ready pods that the twin is placed on, or, where none of those is ready, all."""
+        twin = self.twins.get(version.twin)
+        ready = {pod.uid: pod for pod in self.ready_pods}
+        placed = tuple(ready[uid] for uid in (twin.pods if twin is not None else ()) if uid in ready)
+        return placed or tuple(sorted(self.ready_pods, key=lambda pod: _affinity(version.twin, pod.name)))
+
     def can_answer(self, twin: TwinRoute) -> bool:
-        """Tell whether some version with a weight is held by a ready pod."""
+        """Tell whether a ready pod holds some version with a weight, or would load it."""
         return any(self.pods_for(version) for version in twin.active)
 
 
@@ -356,6 +374,7 @@ class _Offer:
 
 
 def _route(uid: str, twin: TwinEntry, prompts: Mapping[str, str], first_seen: int) -> TwinRoute:
+    loaded_later = twin.on_demand
     versions = tuple(
         VersionRoute(
             twin=twin.name,
@@ -363,6 +382,7 @@ def _route(uid: str, twin: TwinEntry, prompts: Mapping[str, str], first_seen: in
             digest=version.digest,
             weight=version.weight_percent,
             model=ModelName(twin=twin.name, served_name=version.served_name, digest=version.digest),
+            on_demand=loaded_later is not None and version.digest == loaded_later.digest,
         )
         for version in twin.versions
     )

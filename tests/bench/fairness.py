@@ -79,7 +79,7 @@ def measure(options: Options) -> Result:
             f"One miner process before one **stand-in engine** that batches as vLLM does ({batching.PLACES} answers at "
             f"once, {batching.TOKENS} tokens each on average; a step takes {1000 * batching.STEP_SECONDS:.0f} ms, and "
             f"{1000 * batching.SEQUENCE_SECONDS:.1f} ms more for each answer in it); no GPU, no adapters. "
-            f"{len(OTHERS)} twins together are asked {ARRIVALS_PER_SECOND:.0f} times a second by chance, half of what "
+            f"{len(OTHERS)} twins together are asked {ARRIVALS_PER_SECOND:g} times a second by chance, half of what "
             f"it answers, for {seconds:.0f} s; then again while one more is asked by {FLOOD_IN_FLIGHT} clients without "
             f"a pause. {options.repeats} runs, each of both ways; p95 of each run, {samples:,} samples in all."
         ),

@@ -31,6 +31,9 @@ MOST_SPREAD: Final = PODS_PER_TWIN // 2
 
 RUNNING_BY_DEFAULT: Final = {"GPU": 256, "CPU": 128}
 """What vLLM's `--max-num-seqs` is where nobody sets it, on a card of less than 70 GiB (on larger ones it is 1024)."""
+LEAST_AT_HAND: Final = 64
+"""What `--max-cpu-loras` is at least where nobody sets it (`pool_update.adapters_at_hand`)."""
+_MAX_CPU_LORAS: Final = re.compile(r"--max[-_]cpu[-_]loras=([0-9]{1,9})")
 MOST_RUNNING: Final = 65_536
 _MAX_NUM_SEQS: Final = re.compile(r"--max[-_]num[-_]seqs=([0-9]{1,9})")
 _COPIES: Final = re.compile(r"--data[-_]parallel[-_]size=([0-9]{1,4})")
@@ -120,6 +123,14 @@ class Pool(PoolRef):
         return min(MOST_RUNNING, each * (_last_number(_COPIES, engine.args) or 1))
 
     @property
+    def max_at_hand(self) -> int | None:
+        """Adapters that one engine keeps in memory at least, those that are loaded on demand among them."""
+        engine = self.spec.engine
+        if engine.endpoint is not None:
+            return None
+        return min(MOST_RUNNING, _last_number(_MAX_CPU_LORAS, engine.args) or LEAST_AT_HAND)
+
+    @property
     def store_uri(self) -> str | None:
         """Root of the adapter store, if it has one."""
         return self.spec.store.uri if self.spec.store else None
@@ -145,9 +156,16 @@ class Twin:
     annotations: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def is_on_demand(self) -> bool:
+        """Whether a pod loads it when it is asked for."""
+        return self.spec.placement.mode == "OnDemand"
+
+    @property
     def spread_over(self) -> int | None:
         """On how many pods alone it is to be; None: on every pod, as also one that is to be on very many."""
         placement = self.spec.placement
+        if placement.mode == "OnDemand":
+            return 1
         many = placement.replicas is None or placement.replicas > MOST_SPREAD
         return None if placement.mode != "Spread" or many else placement.replicas
 

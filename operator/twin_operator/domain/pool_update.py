@@ -17,6 +17,7 @@ from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from bettertherapy_api.update_strategy import UpdateStrategy
+from twin_operator.domain.objects import LEAST_AT_HAND
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.schedule import Schedule, ScheduleError
 
@@ -211,8 +212,6 @@ def _listed(places: list[tuple[str, str]]) -> str:
 
 # -- adapters at hand
 
-_LEAST_AT_HAND: Final = 64
-
 
 def adapters_at_hand(held: int, *, max_loras: int, running: int | None, updating: bool) -> int:
     """Return `--max-cpu-loras`: how many adapters an engine keeps in memory; others are read from disk when asked for.
@@ -222,7 +221,7 @@ def adapters_at_hand(held: int, *, max_loras: int, running: int | None, updating
     `held` (adapters that a pod must hold) only when the engines are replaced anyway (`updating`), or when `held` is
     more than twice the number that they are `running` with.
     """
-    wanted = max(_LEAST_AT_HAND, 1 << (max(held, max_loras, 1) - 1).bit_length())
+    wanted = max(LEAST_AT_HAND, 1 << (max(held, max_loras, 1) - 1).bit_length())
     if running is None or updating or running < max_loras or held > 2 * running:
         return wanted
     return running
