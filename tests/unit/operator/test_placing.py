@@ -10,7 +10,7 @@ import pytest
 
 from bettertherapy_api.routing import TwinEntry
 from tests.unit.operator.played import Played
-from tests.unit.operator.samples import NAMESPACE, digest
+from tests.unit.operator.samples import NAMESPACE, deployment_object, digest
 from twin_operator.engine.resources import Key, Manifest
 from twin_operator.kinds.miner_pool.plan import adapters_of
 
@@ -285,6 +285,21 @@ async def test_where_the_slices_were_lost_whoever_holds_a_twin_goes_on_until_its
 ON_DEMAND: dict[str, Any] = {"placement": {"mode": "OnDemand"}}
 
 
+async def open_door(world: Played) -> None:
+    """Let a miner be ready, and clients have tokens."""
+    made = deployment_object("p-miner")
+    key = Key("Deployment", NAMESPACE, "p-miner")
+    generation = world.api.objects[key]["metadata"].get("generation", 1)
+    world.api.put(
+        {
+            **{each: made[each] for each in ("apiVersion", "kind")},
+            "metadata": {"name": "p-miner", "namespace": NAMESPACE},
+            "status": {**made["status"], "observedGeneration": generation},
+        }
+    )
+    await world.settle(rounds=100_000)
+
+
 async def test_a_twin_on_demand_is_verified_once_on_a_pod_and_then_held_by_none() -> None:
     world = await fleet(6, 3, **ON_DEMAND)
     assert [len(holders(world, f"dr-{number}")) for number in range(6)] == [1] * 6
@@ -299,6 +314,7 @@ async def test_a_twin_on_demand_is_verified_once_on_a_pod_and_then_held_by_none(
 
 async def test_a_twin_on_demand_that_no_pod_holds_serves_and_is_not_called_loaded_or_verified() -> None:
     world = await fleet(1, 2, **ON_DEMAND)
+    await open_door(world)
     await hold(world)
     twin = world.twin("dr-0")
     assert twin["status"]["pods"] == {"desired": 0, "loaded": 0, "verified": 0, "summary": "0/0"}
@@ -318,6 +334,7 @@ async def test_a_twin_on_demand_that_no_pod_holds_serves_and_is_not_called_loade
 
 async def test_a_new_version_on_demand_answers_once_its_pod_has_verified_it() -> None:
     world = await fleet(1, 3, **ON_DEMAND)
+    await open_door(world)
     await hold(world)
     [pod] = holders(world, "dr-0")
     world.start_twin("dr-0", adapter="b", **ON_DEMAND)
@@ -340,8 +357,9 @@ async def test_another_pod_loads_what_is_on_demand_when_its_own_is_gone() -> Non
     assert all(world.answering(f"dr-{number}") == [(digest("a"), 100)] for number in range(4))
 
 
-async def test_a_twin_goes_on_demand_and_back_without_a_gap() -> None:
+async def test_a_twin_goes_on_demand_and_back() -> None:
     world = await fleet(1, 2)
+    await open_door(world)
     world.start_twin("dr-0", **ON_DEMAND)
     await world.settle()
     assert world.answering("dr-0") == [(digest("a"), 100)]
