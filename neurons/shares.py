@@ -20,8 +20,7 @@ class Shares:
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
-        self._reserve = -(-most // _RESERVE_PART)
+        self.resize(most)
         self._running: dict[str, int] = {}
         self.total = 0
         """How many run."""
@@ -40,6 +39,15 @@ class Shares:
             return False
         sharers = len(self._running) + (not running)
         return running < max(1, self._most // sharers)
+
+    def resize(self, most: int) -> None:
+        """Have another limit from now on; what runs goes on."""
+        self._most = most
+        self._reserve = -(-most // _RESERVE_PART)
+
+    def running(self, whose: str) -> int:
+        """Return how many of this one run."""
+        return self._running.get(whose, 0)
 
     def begin(self, whose: str) -> None:
         """Count one."""

@@ -53,6 +53,11 @@ class PoolHeader(ApiModel):
     """LoRA slots of one engine."""
     max_lora_rank: Annotated[int, Field(ge=0, le=4096)]
     """Highest rank that an adapter may have."""
+    max_at_hand: Annotated[int | None, Field(ge=1, le=65536)] = None
+    """Adapters that one engine keeps in memory: what is loaded on demand beyond it makes way for others. Absent: as many
+    as it has slots."""
+    max_running: Annotated[int | None, Field(ge=1, le=65536)] = None
+    """Requests that one engine runs at once: what is more waits in miners, by twin. Absent: nobody knows."""
     miners_have_tokens: bool = False
     """Every miner of the pool brings the pool's tokens: its agents answer nobody who doesn't."""
 
@@ -95,13 +100,30 @@ class TwinEntry(ApiModel):
     adapters: Annotated[tuple[Adapter, ...], Field(max_length=VERSIONS_PER_TWIN)] = ()
     """What the engines must hold: more than the versions, since the next one is loaded before it answers."""
     placement: Literal["Spread", "OnDemand"] | None = None
-    """Spread: only `pods` hold its adapters. Absent: every pod does."""
+    """Spread: only `pods` hold its adapters. OnDemand: they hold what doesn't answer yet or is on trial, and load the
+    version that answers when it is asked for. Absent: every pod holds all."""
     pods: Annotated[tuple[Uid, ...] | None, Field(max_length=PODS_PER_TWIN)] = None
     """UIDs of the engine pods that miners prefer for it, the first one first. Absent: none before others."""
 
     def is_held_by(self, pod: Uid) -> bool:
         """Tell whether the pod of this UID is to hold its adapters."""
         return self.placement is None or self.pods is None or pod in self.pods
+
+    @property
+    def on_demand(self) -> Adapter | None:
+        """The adapter that a pod loads when it is asked for, and may let go: that of the version that answers."""
+        if self.placement != "OnDemand" or not self.versions:
+            return None
+        first = self.versions[0]
+        named = (each for each in self.adapters if each.served_name == first.served_name)
+        return next((each for each in named if each.digest == first.digest), None)
+
+    def held_by(self, pod: Uid) -> tuple[Adapter, ...]:
+        """Return the adapters that the pod of this UID is to hold at all times."""
+        if not self.is_held_by(pod):
+            return ()
+        loaded_later = self.on_demand
+        return tuple(each for each in self.adapters if each is not loaded_later)
 
 
 class PodEntry(ApiModel):

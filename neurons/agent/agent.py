@@ -97,6 +97,7 @@ class Agent:
             changed=self._on_change,
             moved=partial(self._on_change, under_way=True),
             loaded=self._on_loaded,
+            demanded=lambda outcome: self.metrics.on_demand.labels(outcome).inc(),
         )
         self.roster.known_answers.looked = self._on_change
         self.second_looks = SecondLooks(
@@ -128,6 +129,7 @@ class Agent:
             pod=settings.pod_name,
             max_body_bytes=settings.max_body_bytes,
             max_in_flight=settings.max_in_flight,
+            demand_seconds=settings.demand_seconds,
             images=settings.images,
         )
         self.drain = Drain(
@@ -313,6 +315,7 @@ class Agent:
             self.proxy.twins = frozenset(twin.name for twin in self.view.twins.values())
         if self.view.header is None:
             return
+        self.proxy.limit(self.view.header.max_running)
         if self.roster.pool is None and self._local:
             await asyncio.to_thread(self.roster.prepare, dict(self.view.twins))
         # What comes first, then what is gone: what one twin hands to another is not let go in between.

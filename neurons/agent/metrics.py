@@ -27,6 +27,7 @@ class AgentMetrics:
         self.engine_processes = make.gauge(agent.ENGINE_PROCESSES)
         self.in_flight = make.gauge(agent.REQUESTS_IN_FLIGHT)
         self.refused = make.counter(agent.REQUESTS_REFUSED)
+        self.on_demand = make.counter(agent.ON_DEMAND)
         self.odd_answers = make.counter(agent.ODD_ANSWERS)
         self.second_looks = make.counter(agent.SECOND_LOOKS)
         self.report_writes = make.counter(agent.REPORT_WRITES)

@@ -79,9 +79,11 @@ class Proxy:
         pod: str,
         max_body_bytes: int,
         max_in_flight: int,
+        demand_seconds: float,
         images: bool = False,
     ) -> None:
-        """`images`: messages may hold some, as data URLs."""
+        """`images`: messages may hold some, as data URLs; `demand_seconds`: longest wait for an adapter to be loaded."""
+        self._demand_seconds = demand_seconds
         self._images = images
         self._engine = engine
         self._monitor = monitor
@@ -91,10 +93,14 @@ class Proxy:
         self._odd_answers = odd_answers
         self._pod = pod
         self._max_body_bytes = max_body_bytes
-        self._shares = Shares(max_in_flight)
+        self._most_in_flight, self._shares = max_in_flight, Shares(max_in_flight)
         self.draining = False
         self.twins: frozenset[str] = frozenset()
         """Names of the twins that are routed: a miner's word on whose a question is counts for these alone."""
+
+    def limit(self, running: int | None) -> None:
+        """Let no more in at once than the engine runs, if that is known: several miners may send as many each."""
+        self._shares.resize(min(self._most_in_flight, running or self._most_in_flight))
 
     async def models(self) -> web.Response:
         """GET /v1/models: the base and what is Verified, in OpenAI's form."""
@@ -124,28 +130,46 @@ class Proxy:
             return refusal.response
         if self.draining:
             return self._elsewhere("Draining", "this pod is being stopped and takes no new requests")
-        keeper = self._roster.verified(name)
-        if keeper is None and name not in self._base_names():
-            self._metrics.refused.labels("adapter_not_here").inc()
-            return problem(
-                421, "AdapterNotHere", f"{name} is not verified on this pod", headers={**OTHER_POD, **self._mark(None)}
-            )
         if self._monitor.wedged:
             return self._elsewhere("EngineWedged", "this pod's engine makes no progress and is being restarted")
+        on_demand = self._roster.on_demand
+        if self._roster.verified(name) is None and on_demand.adapter(name) is None and name not in self._base_names():
+            return self._not_here(name)
         said = request.headers.get(names.TWIN_HEADER)
         whose = said if said is not None and said in self.twins else name
         if not self._shares.admits(whose, of=len(self.twins)):
             return self._elsewhere(
                 "Busy", f"this pod has {self._shares.total} requests in flight, and this twin has its share of them"
             )
-        digest = keeper.adapter.digest if keeper is not None else None
-        # From the check above until the request is counted nothing awaits: no adapter can be unloaded in between.
         self._shares.begin(whose)
         try:
+            on_demand.used(name)
+            if self._roster.verified(name) is None and on_demand.adapter(name) is not None:
+                await on_demand.bring(name, seconds=self._demand_seconds)
+                if self.draining:
+                    return self._elsewhere("Draining", "this pod is being stopped and takes no new requests")
+            keeper = self._roster.verified(name)
+            if keeper is None and name not in self._base_names():
+                return self._not_here(name)
+            digest = keeper.adapter.digest if keeper is not None else None
+            # From the look at what is verified until the request is counted nothing awaits: no adapter can be unloaded
+            # in between.
             body, asked = orjson.dumps(document), Asked.of(document)
             return await self._forward(request, path, name, digest, body=body, asked=asked)
         finally:
             self._shares.end(whose)
+            on_demand.idle()
+
+    def _not_here(self, name: str) -> web.Response:
+        """Answer that the adapter isn't here, or isn't yet."""
+        keeper = self._roster.keeper(name)
+        failed = keeper is not None and keeper.failure is not None and not keeper.failure.retryable
+        if self._roster.on_demand.adapter(name) is not None and not failed:
+            return self._elsewhere("Busy", f"{name} is not loaded yet on this pod")
+        self._metrics.refused.labels("adapter_not_here").inc()
+        return problem(
+            421, "AdapterNotHere", f"{name} is not verified on this pod", headers={**OTHER_POD, **self._mark(None)}
+        )
 
     async def _forward(
         self, request: web.BaseRequest, path: str, name: str, digest: str | None, *, body: bytes, asked: Asked

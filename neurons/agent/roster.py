@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from bettertherapy_api.lora_targets import LoraTargets
 from bettertherapy_api.report import AdapterReport
-from bettertherapy_api.routing import PoolHeader, TwinEntry
+from bettertherapy_api.routing import Adapter, PoolHeader, TwinEntry
 from neurons.agent.engine import EngineClient, EngineDown, EngineError
 from neurons.agent.gates import Gates
 from neurons.agent.keeper import AdapterKeeper, Fetch, PoolFacts
@@ -20,6 +20,7 @@ from neurons.agent.known_answers import KnownAnswers
 from neurons.agent.measuring import Measuring
 from neurons.agent.monitor import EngineMonitor
 from neurons.agent.notes import NOTES_FILE, Notes
+from neurons.agent.on_demand import OnDemand
 from neurons.agent.proof import Prover
 from neurons.agent.settings import Settings
 from neurons.agent.started import Started
@@ -47,14 +48,15 @@ class Roster:
         changed: Callable[[], None],
         moved: Callable[[], None],
         loaded: Callable[[float], None] = lambda seconds: None,
+        demanded: Callable[[str], None] = lambda outcome: None,
     ) -> None:
+        """`demanded` is told what came of each wait for an adapter that is loaded on demand, and of evictions."""
         self._settings = settings
         self._engine = engine
         self._monitor = monitor
         self._traffic = traffic
         self._fetch = fetch
-        self._changed = changed
-        self._moved = moved
+        self._tell_changed, self._tell_moved = changed, moved
         self._loaded = loaded
         self._loadable = settings.endpoint is None
         self._gates = Gates(fetches=settings.fetches, loads=settings.loads)
@@ -78,7 +80,11 @@ class Roster:
         self._left: dict[str, Path] = {}
         """Folders of adapters that couldn't be unloaded; they go when the engine has let go of the name."""
         self._stopping = False
-        self._wanted = Wanted(settings.pod_uid)
+        self._wanted = Wanted(lambda twin: twin.held_by(settings.pod_uid))
+        self.on_demand = OnDemand(
+            Wanted(_on_demand), self._keepers, loader=self, traffic=traffic,
+            is_held=lambda name: self._wanted.adapter(name) is not None, counted=demanded,
+        )  # fmt: skip
         self.pool: PoolHeader | None = None
         """The pool as the newest routing has it; None until some was read."""
         monitor.listeners.append(self._on_poll)
@@ -90,9 +96,39 @@ class Roster:
         keeper = self._keepers.get(name)
         return keeper if keeper is not None and keeper.verified else None
 
+    def keeper(self, name: str) -> AdapterKeeper | None:
+        """Return the keeper of a name, in whatever state."""
+        return self._keepers.get(name)
+
     def keepers(self) -> Iterable[AdapterKeeper]:
         """Return all adapters that are wanted."""
         return self._keepers.values()
+
+    def most(self) -> int:
+        """Return how many adapters may be here: those that are held at all times, and beside them some on demand."""
+        if self.pool is None:
+            return 0
+        held = sum(self._wanted.adapter(name) is not None for name in self._keepers)
+        return max(self.pool.max_at_hand or self.pool.max_loras, held + max(1, self.pool.max_loras))
+
+    def start(self, adapter: WantedAdapter) -> None:
+        """Begin to bring in an adapter that was asked for."""
+        if (facts := self._facts()) is not None:
+            self._start(adapter, facts)
+            self._moved()
+
+    def let_go(self, name: str) -> None:
+        """Let no more requests in to an adapter, and take it out when the last has ended."""
+        self._let_go(name)
+        self._changed()
+
+    def _changed(self) -> None:
+        self.on_demand.changed()
+        self._tell_changed()
+
+    def _moved(self) -> None:
+        self.on_demand.changed()
+        self._tell_moved()
 
     def _any_verified(self) -> str | None:
         return next((keeper.name for keeper in self._keepers.values() if keeper.verified), None)
@@ -117,8 +153,7 @@ class Roster:
         wanted = {
             self._settings.adapter_path(twin.name, adapter.digest)
             for twin in twins.values()
-            if twin.is_held_by(self._settings.pod_uid)
-            for adapter in twin.adapters
+            for adapter in twin.held_by(self._settings.pod_uid)
         }
         for twin in (p for p in root.iterdir() if p.is_dir()):
             for folder in (p for p in twin.iterdir() if p.is_dir() and p not in wanted):
@@ -134,8 +169,12 @@ class Roster:
         if facts != before:
             for held in self._keepers.values():
                 held.update(held.adapter, facts)
-        for name in self._wanted.update(twins, changed):
+        changed = list(changed)
+        for name in self._wanted.update(twins, changed) | self.on_demand.update(twins, changed):
             adapter, keeper = self._wanted.adapter(name), self._keepers.get(name)
+            if adapter is None and keeper is not None and (loadable := self.on_demand.adapter(name)) is not None:
+                adapter = loadable  # what is here stays as long as there is room
+                self.on_demand.used(name)
             if adapter is None:
                 if keeper is not None and name not in self._lingering:
                     self._lingering[name] = asyncio.create_task(self._linger(name), name=f"linger {name}")
@@ -149,6 +188,7 @@ class Roster:
                 keeper.update(adapter, facts)
             else:
                 self._start(adapter, facts)
+        self.on_demand.make_room()
         self._moved()
 
     def _facts(self) -> PoolFacts | None:
@@ -292,6 +332,10 @@ class Roster:
             await asyncio.to_thread(_remove, path)
         finally:
             del self._strays[name]
+
+
+def _on_demand(twin: TwinEntry) -> tuple[Adapter, ...]:
+    return () if (adapter := twin.on_demand) is None else (adapter,)
 
 
 async def _uncancelled(work: Coroutine[Any, Any, None]) -> None:

@@ -47,6 +47,8 @@ class Settings:
     settle_seconds: float = 60.0
     """How long an unreachable store may keep the pod un-Ready once another adapter is verified."""
     load_seconds: float = 60.0
+    demand_seconds: float = 20.0
+    """How long a request waits for an adapter that is loaded because of it."""
     poll_seconds: float = 5.0
     """Longest wait for an answer to one poll of the engine."""
     request_seconds: float = 600.0

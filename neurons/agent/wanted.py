@@ -1,12 +1,12 @@
-"""What the pool's routing wants a pod to hold: adapters by served name, found anew only for twins that changed."""
+"""What the pool's routing wants of a pod: adapters by served name, found anew only for twins that changed."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from bettertherapy_api.routing import TwinEntry
+from bettertherapy_api.routing import Adapter, TwinEntry
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +25,14 @@ class WantedAdapter:
 
 
 class Wanted:
-    """The adapters of all twins that are to be on this pod.
+    """Adapters of all twins: those that are to be on a pod, or those that it may be asked to load.
 
     Two twins of one name may both want the same adapter while one replaces the other.
     """
 
-    def __init__(self, pod_uid: str) -> None:
-        self._pod_uid = pod_uid
+    def __init__(self, adapters_of: Callable[[TwinEntry], Iterable[Adapter]]) -> None:
+        """`adapters_of` returns which adapters of a twin's entry are meant."""
+        self._adapters_of = adapters_of
         self._by_twin: dict[str, tuple[WantedAdapter, ...]] = {}
         self._by_name: dict[str, dict[str, WantedAdapter]] = {}
 
@@ -43,11 +44,11 @@ class Wanted:
                 del self._by_name[adapter.served_name][uid]
                 touched.add(adapter.served_name)
             twin = twins.get(uid)
-            if twin is None or not twin.is_held_by(self._pod_uid):
+            if twin is None:
                 continue
             self._by_twin[uid] = adapters = tuple(
                 WantedAdapter(twin.name, uid, one.served_name, one.digest, one.uri, one.rank)
-                for one in {one.served_name: one for one in twin.adapters}.values()
+                for one in {one.served_name: one for one in self._adapters_of(twin)}.values()
             )
             for adapter in adapters:
                 self._by_name.setdefault(adapter.served_name, {})[uid] = adapter

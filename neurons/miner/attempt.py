@@ -17,6 +17,7 @@ from neurons.miner.outlet import Outlet
 from neurons.miner.pod_answers import Refused, TryElsewhere
 from neurons.miner.tables import Pod, TwinRoute, VersionRoute
 from neurons.miner.transcript import Transcript
+from neurons.miner.turns import Turn
 
 MAX_BEGUN: Final = 3
 """Engines that may begin one request, whatever the reason why they didn't finish it."""
@@ -33,6 +34,10 @@ class Attempt:
     """What the engine is sent beside the body."""
     started: float
     twin: TwinRoute
+    turn: Turn
+    """Its place at a pod, or its waiting for one."""
+    in_line: bool = False
+    """It is counted among those that wait for a place."""
     version: VersionRoute | None = None
     manner: Manner = DEFAULT
     """Matters only to what `wants_manner`, and is asked for before each such body is written."""

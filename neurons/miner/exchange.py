@@ -71,7 +71,7 @@ class Exchange:
         """
         series = self._metrics.series(version.twin, version.served_name, tried=version.weight < _ALL)
         reply: Reply | None = None
-        pod.in_flight += draws  # so many sequences the engine has to run
+        pod.in_flight += draws - 1  # so many sequences the engine has to run; the request has a place for one
         series.in_flight.inc()
         try:
             with pod_errors(pod):
@@ -109,7 +109,7 @@ class Exchange:
                 502, "engine_error", "the engine's answer is too large", code="answer_too_large"
             ) from None
         finally:
-            pod.in_flight -= draws
+            pod.in_flight -= draws - 1
             series.in_flight.dec()
             if reply is not None:
                 # Read to its end the connection is back in the pool already and this does nothing; otherwise closing

@@ -62,6 +62,8 @@ class Metrics:
         self.lessons_asked = make.counter(miner.LESSON_LOOKUPS)
         self.lesson_errors = make.counter(miner.LESSON_ERRORS)
         self.held = make.gauge(miner.HELD)
+        self.turn_seconds = make.histogram(miner.TURN_SECONDS)
+        self.turned_away = make.counter(miner.TURNED_AWAY)
         self.pods_ready = make.gauge(miner.PODS_READY)
         self.table_errors = make.counter(miner.TABLE_ERRORS)
         self.table_generation = make.gauge(miner.TABLE_GENERATION)

@@ -45,12 +45,15 @@ from neurons.miner.stamp import Stamper
 from neurons.miner.tables import Obstacle, Pod, Snapshot, Tables, TwinRoute, VersionRoute
 from neurons.miner.templates import Templates
 from neurons.miner.tracing import exemplar_of
+from neurons.miner.turns import Turn, Turns, in_whole_seconds
 from neurons.miner.upstream import Upstream
 from neurons.pool_tokens import PoolTokens
 from neurons.shares import Shares
 
 FIRST_PAUSE_SECONDS: Final = 0.05
 MAX_PAUSE_SECONDS: Final = 0.5
+LOOK_SECONDS: Final = 1.0
+"""Whoever waits for a place looks so often whether its pods are still the same."""
 
 
 class Relay:
@@ -84,6 +87,7 @@ class Relay:
             else None
         )
         self._spread = Spread()
+        self._turns = Turns(settings.twin_weights, waited=metrics.turn_seconds.observe)
         self._running = Shares(settings.max_in_flight)
         self._held = Shares(settings.max_held)
         self.draining = False
@@ -125,6 +129,7 @@ class Relay:
             headers={**JSON_HEADERS, names.TWIN_HEADER: twin.name, **trace},
             started=started,
             twin=twin,
+            turn=self._turns.turn(twin.name),
             draws=self._drawing.wanted(asked),
         )
         code = CODE_CLIENT_GONE
@@ -156,6 +161,8 @@ class Relay:
         else:
             return response
         finally:
+            attempt.turn.leave()
+            self._leave_line(attempt)
             self._spread.end(twin.name)
             self._running.end(twin.name)
             if not self._running.total:
@@ -193,17 +200,20 @@ class Relay:
             if snapshot.ready_pods:
                 self._demand.met()
             version, pods = self._route(attempt, snapshot)
-            pod = choose_pod(
-                pods, avoid=attempt.avoid, now=time.monotonic(), session=attempt.session,
-                width=self._spread.width(attempt.twin.name, pods) if len(pods) > 1 else 1,
-            )  # fmt: skip
-            if pod is None or version is None:
+            usable = self._usable(attempt, pods)
+            if version is None or not usable:
+                attempt.turn.leave()
+                self._leave_line(attempt)
                 left = hold_until - time.monotonic()
                 if attempt.refused is not None and not attempt.waits_for(left):
                     return self._pass_on(attempt, attempt.refused)
                 changed = await self._hold(attempt, snapshot.number, left, pause if pods else None)
                 pause = FIRST_PAUSE_SECONDS if changed else min(2 * pause, MAX_PAUSE_SECONDS)
                 attempt.look_again(pods)
+                continue
+            pod = self._place(attempt, usable)
+            if pod is None:
+                await self._wait_for_turn(attempt, usable)
                 continue
             try:
                 await self._preparation.teach(attempt)
@@ -215,6 +225,8 @@ class Relay:
                 self._metrics.retries.labels(why.reason).inc()
                 attempt.note(pod, why)
                 began = why.began
+            finally:
+                attempt.turn.give_back(pod)
             if began and attempt.transcript is not None:
                 going_on = plan(attempt.asked, attempt.transcript)
                 if isinstance(going_on, Finish):
@@ -257,6 +269,61 @@ class Relay:
             pods = snapshot.pods_for(version) if version is not None else ()
         attempt.twin, attempt.version = twin, version
         return version, pods
+
+    def _usable(self, attempt: Attempt, pods: tuple[Pod, ...]) -> list[Pod]:
+        """Return the pods that may be asked now, whether they have room or not; those that lately failed only alone."""
+        avoid, now = attempt.avoid, time.monotonic()
+        left = [pod for pod in pods if pod not in avoid] if avoid else list(pods)
+        return [pod for pod in left if pod.suspect_until <= now] or left
+
+    def _place(self, attempt: Attempt, usable: list[Pod]) -> Pod | None:
+        """Return the pod at which the request has a place from now on; None where it has to wait for its turn."""
+        turn = attempt.turn
+        if (pod := turn.claim(usable)) is not None:
+            self._leave_line(attempt)
+            return pod
+        free = [pod for pod in usable if self._turns.has_room(pod, turn.twin)]
+        if not free and attempt.transcript is not None:
+            free = usable  # its patient reads already: it goes on at once, at an engine that has room for one more
+        width = self._spread.width(attempt.twin.name, usable) if len(usable) > 1 else 1
+        pod = choose_pod(free, avoid=(), now=time.monotonic(), session=attempt.session, width=width)
+        if pod is not None:
+            self._leave_line(attempt)
+            turn.start(pod)
+        return pod
+
+    async def _wait_for_turn(self, attempt: Attempt, usable: list[Pod]) -> None:
+        """Wait for a place at one of these pods, for a while. Raises RequestError (429) when too many or too long do."""
+        turn, twin = attempt.turn, attempt.twin.name
+        if not attempt.in_line:
+            if not self._held.admits(twin, of=len(self._tables.snapshot.twins)):
+                raise self._too_many(turn, f"as many as may, {self._held.running(twin)}, wait already")
+            attempt.in_line = True
+            self._held.begin(twin)
+            self._metrics.held.set(self._held.total)
+        turn.wait_at(usable)
+        left = self._settings.turn_seconds - (turn.waited or 0.0)
+        if left <= 0:
+            raise self._too_many(turn, f"this one has waited for {self._settings.turn_seconds:.0f} s")
+        await turn.wait(min(left, LOOK_SECONDS))
+
+    def _too_many(self, turn: Turn, why: str) -> RequestError:
+        """Return the 429 for more than a twin's share of the engines answers."""
+        self._metrics.turned_away.inc()
+        twin = turn.twin
+        after = in_whole_seconds(max(self._turns.last_wait(twin), turn.waited or 0.0))
+        return overloaded(
+            f"more is asked of twin {twin!r} than its share of the engines answers: {self._turns.running(twin)} of its "
+            f"requests are being answered, and {why}. Ask again in {after} s",
+            retry_after=after,
+        )
+
+    def _leave_line(self, attempt: Attempt) -> None:
+        """Count a request no longer among those that wait for a place."""
+        if attempt.in_line:
+            attempt.in_line = False
+            self._held.end(attempt.turn.twin)
+            self._metrics.held.set(self._held.total)
 
     async def _ask(self, attempt: Attempt, pod: Pod, version: VersionRoute) -> web.StreamResponse:
         """Ask the pod for several answers, or for one where that is asked, or all that it gives."""

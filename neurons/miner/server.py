@@ -248,7 +248,7 @@ def _entry(snapshot: Snapshot, twin: TwinRoute) -> dict[str, Any]:
                     "servedName": version.served_name,
                     "adapterDigest": version.digest,
                     "weightPercent": version.weight,
-                    "pods": len(snapshot.pods_for(version)),
+                    "pods": snapshot.holding(version),
                 }
                 for version in twin.active
             ]

@@ -99,8 +99,12 @@ class Settings:
     drain_seconds: float = 60.0
     """Longest wait for requests in flight once the miner has stopped listening."""
     max_held: int = 1024
-    """Requests that wait for a pod at once; beyond it, an eighth for twins below their fair share, and an eighth
+    """Requests that wait for a pod, or for a place at one, at once; beyond it, an eighth for twins below their fair share, and an eighth
     divided among all."""
+    turn_seconds: float = 30.0
+    """How long a request waits for a place at an engine that is there and full, before it is answered 429."""
+    twin_weights: Mapping[str, float] = field(default_factory=dict)
+    """Shares of a full engine's places by twin; 1 for who isn't named."""
     max_in_flight: int = 4096
     """Requests at once, waiting ones included; beyond it as many as with `max_held`."""
     max_connections: int = 4096
@@ -170,6 +174,13 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
     parser.add_argument("--drain-delay", type=_seconds, default=5.0, help="go on accepting after SIGTERM (%(default)s)")
     parser.add_argument("--drain-seconds", type=_seconds, default=60.0, help="wait for requests then (%(default)s)")
     parser.add_argument("--max-held", type=int, default=1024, help="requests that may wait for a pod (%(default)s)")
+    parser.add_argument(
+        "--turn-seconds", type=_seconds, default=30.0, help="longest wait for a place at a full engine (%(default)s)"
+    )
+    parser.add_argument(
+        "--twin-weights", type=_weights, default=environ.get("TWIN_WEIGHTS", ""), metavar="TWIN=WEIGHT,...",
+        help="shares of a full engine's places, 1 for twins that aren't named (env TWIN_WEIGHTS)",
+    )  # fmt: skip
     parser.add_argument("--max-in-flight", type=int, default=4096, help="requests in all (%(default)s)")
     parser.add_argument(
         "--memory-limit-bytes", type=_limit, help="memory of this process; that of its control group by default"
@@ -234,6 +245,8 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         drain_delay_seconds=given.drain_delay,
         drain_seconds=given.drain_seconds,
         max_held=given.max_held,
+        turn_seconds=given.turn_seconds,
+        twin_weights=given.twin_weights,
         max_in_flight=given.max_in_flight,
         request_memory_bytes=request_memory(
             given.memory_limit_bytes or _cgroup_limit(), cache=given.answer_cache_bytes
@@ -479,6 +492,20 @@ def _seconds(text: str) -> float:
     if not 0 <= value <= 86_400:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 86400 seconds")
     return value
+
+
+def _weights(text: str) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for part in filter(None, text.split(",")):
+        twin, equals, given = part.partition("=")
+        try:
+            weight = float(given)
+        except ValueError:
+            weight = 0.0
+        if not twin.strip() or not equals or not 0.01 <= weight <= 100:
+            raise argparse.ArgumentTypeError(f"{part!r} is not TWIN=WEIGHT with a weight between 0.01 and 100")
+        weights[twin.strip()] = weight
+    return weights
 
 
 def _cosine(text: str) -> float:

@@ -42,8 +42,10 @@ class Pod:
     """How many tokens prompt and answer may have together there, if its engine says so."""
     base: str | None = None
     """Digest of the base model that its engine loaded, as it was hashed for it; None where nobody did."""
+    most: int | None = None
+    """Requests that its engine runs at once; None where nobody says."""
     in_flight: int = 0
-    """Requests that this miner has there now."""
+    """Requests that this miner has there now, of several answers each of them."""
     failures: int = 0
     suspect_until: float = 0.0
     """time.monotonic() before which other pods are preferred, because this one didn't answer."""
@@ -70,6 +72,8 @@ class VersionRoute:
     weight: int
     """Percent."""
     model: ModelName
+    on_demand: bool = False
+    """A pod loads it when it is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,8 @@ class Snapshot:
     """By twin and served name: the pods, and their order. Shared by snapshots: it holds as long as the pods do."""
 
     def pods_for(self, version: VersionRoute) -> tuple[Pod, ...]:
-        """Return the ready pods that hold the version, the twin's preferred one first.
+        """Return the ready pods that hold the version, the twin's preferred one first; of a version that is loaded on
+        demand and that none holds, those that may be asked to load it.
 
         Those come first that the operator placed it on. The others' order is a rendezvous hash of twin and pod: all
         versions of a twin prefer the same pods, and a pod that comes or goes moves only the twins that preferred it.
@@ -124,6 +129,8 @@ class Snapshot:
             pods = self.ready_pods
         else:
             pods = self.holders.get((version.served_name, version.digest), ())
+            if not pods and version.on_demand:
+                return self._to_load(version)
         known = self._orders.get(key)
         if known is None or known[0] is not pods:
             twin = self.twins.get(version.twin)
@@ -134,8 +141,21 @@ class Snapshot:
             known = self._orders[key] = (pods, order)
         return known[1]
 
+    def holding(self, version: VersionRoute) -> int:
+        """Return how many ready pods hold the version now."""
+        if version.digest is None:
+            return len(self.ready_pods)
+        return len(self.holders.get((version.served_name, version.digest), ()))
+
+    def _to_load(self, version: VersionRoute) -> tuple[Pod, ...]:
+        """Return the ready pods that the twin is placed on, or, where none of those is ready, all."""
+        twin = self.twins.get(version.twin)
+        ready = {pod.uid: pod for pod in self.ready_pods}
+        placed = tuple(ready[uid] for uid in (twin.pods if twin is not None else ()) if uid in ready)
+        return placed or tuple(sorted(self.ready_pods, key=lambda pod: _affinity(version.twin, pod.name)))
+
     def can_answer(self, twin: TwinRoute) -> bool:
-        """Tell whether some version with a weight is held by a ready pod."""
+        """Tell whether a ready pod holds some version with a weight, or would load it."""
         return any(self.pods_for(version) for version in twin.active)
 
 
@@ -155,6 +175,8 @@ class Tables:
         self._twins: dict[str, TwinRoute] = {}
         self._first_seen: dict[str, int] = {}
         self._orders: dict[tuple[str, str], tuple[tuple[Pod, ...], tuple[Pod, ...]]] = {}
+        self._most: int | None = None
+        """What each engine runs at once."""
         self._pods: dict[str, Pod] = {}
         """By UID, those that the operator names and that report."""
         self._offers: dict[str, _Offer] = {}
@@ -208,6 +230,9 @@ class Tables:
         if not change:
             return
         if change.header and (header := self._view.header) is not None:
+            self._most = header.max_running
+            for pod in self._pods.values():
+                pod.most = self._most
             self._metrics.table_generation.set(header.generation)
             extra = {"pool": header.name, "generation": header.generation, "twins": len(self._view.twins)}
             log.info("routing", extra=extra)
@@ -304,6 +329,7 @@ class Tables:
         if pod is None or pod.url != url:
             pod = Pod(name=name, uid=held.pod.uid, url=url)
         pod.context, pod.base = held.context, held.base
+        pod.most = self._most
         return _Offer(pod, held.ready, frozenset(held.adapters.items()) if held.ready else frozenset())
 
     def _publish(self) -> None:
@@ -348,6 +374,7 @@ class _Offer:
 
 
 def _route(uid: str, twin: TwinEntry, prompts: Mapping[str, str], first_seen: int) -> TwinRoute:
+    loaded_later = twin.on_demand
     versions = tuple(
         VersionRoute(
             twin=twin.name,
@@ -355,6 +382,7 @@ def _route(uid: str, twin: TwinEntry, prompts: Mapping[str, str], first_seen: in
             digest=version.digest,
             weight=version.weight_percent,
             model=ModelName(twin=twin.name, served_name=version.served_name, digest=version.digest),
+            on_demand=loaded_later is not None and version.digest == loaded_later.digest,
         )
         for version in twin.versions
     )

@@ -5,6 +5,7 @@ proxy             what the miner costs over an instant engine, by token and by s
 gateway           what the validator's gateway costs over three instant miners, beside LiteLLM and a bare fan-out;
                   parts: litellm, ledger, privacy
 gateway_kills     what is lost or doubled while gateway, miners and ledger are killed at random; part: privacy
+fairness          how long others wait beside a twin that floods, through a miner, on a stand-in engine that batches
 hostile           memory of a miner under hostile load, and how long others wait beside it
 fuzz              requests by chance to every HTTP door: what fails, what hangs
 swap              from a twin's new spec to its new version verified everywhere, on the demo's real engine
@@ -54,7 +55,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {', '.join(MODULES)}; all by default")
     for flag, kind, text in (
         ("--repeats", whole, "proxy, gateway: times each figure is measured; best_of: times each question is asked"),
-        ("--seconds", seconds, "proxy, gateway: length of one stretch of load (of signed requests 5 at most)"),
+        (
+            "--seconds",
+            seconds,
+            "proxy, gateway, fairness (a quarter): length of one stretch of load (of signed requests 5 at most)",
+        ),
         ("--real-swaps", whole, "swap: how many"),
         ("--restarts", whole, "heal: how many"),
         ("--swaps", whole, "swaps_under_load: how many on the stand-in engine"),

@@ -246,31 +246,42 @@ def miner_command(folder: Path, *, port: int) -> list[str]:
             "--drain-delay", "0"]  # fmt: skip
 
 
-def write_tables(folder: Path, *, engine: str) -> None:
-    """Write what all miners are told of tokens, twins and pods, unless it is there."""
+def write_tables(folder: Path, *, engine: str, more: Sequence[str] = (), running: int | None = None) -> None:
+    """Write what all miners are told of tokens, twins and pods, unless it is there.
+
+    `more`: names of twins beside the one; `running`: requests that the engine runs at once.
+    """
     access, tables = folder / "access", folder / "tables"
     if access.exists():
         return
     access.mkdir()
     (access / "bench").write_text(TOKEN)
     prompt = "You are the twin of Dr. Indra Gurung."
-    twin = TwinEntry(
-        name="indra",
-        doctor="Indra Gurung",
-        prompt_digest=names.prompt_digest(prompt),
-        versions=(Version(served_name=SERVED, digest=DIGEST, weight_percent=100),),
-    )
+    served = {"indra": SERVED} | {name: names.served_name(name, DIGEST) for name in more}
+    twins = {
+        str(number): TwinEntry(
+            name=name,
+            doctor="Indra Gurung",
+            prompt_digest=names.prompt_digest(prompt),
+            versions=(Version(served_name=served_name, digest=DIGEST, weight_percent=100),),
+        )
+        for number, (name, served_name) in enumerate(served.items())
+    }
     routing = RoutingSlice(
         pool=PoolHeader(
-            name="bench", uid="0", generation=1, base_model=BaseModelRef(name="base"), max_loras=8, max_lora_rank=16
+            name="bench", uid="0", generation=1, base_model=BaseModelRef(name="base"), max_loras=len(twins) + 7,
+            max_lora_rank=16, max_running=running,
         ),
-        twins={"0": twin},
+        twins=twins,
         pods={"0": PodEntry(name="pod-0", address=engine.removeprefix("http://"))},
         prompts={names.prompt_digest(prompt): prompt},
-    )
+    )  # fmt: skip
     report = PodReport(
         pod=PodRef(name="pod-0", uid="0"), ready=True, engine=EngineReport(live=True),
-        adapters={SERVED: AdapterReport(twin="indra", digest=DIGEST, state=AdapterState.VERIFIED)},
+        adapters={
+            served_name: AdapterReport(twin=name, digest=DIGEST, state=AdapterState.VERIFIED)
+            for name, served_name in served.items()
+        },
     )  # fmt: skip
     for part, name, document in (
         ("slices", names.routing_slice_name("bench", 0), routing),

@@ -70,6 +70,7 @@ class BenchmarkError(Exception):
 
 MODULES: Final[dict[str, str]] = {
     "proxy": "tests.bench.proxy",
+    "fairness": "tests.bench.fairness",
     "hostile": "tests.bench.hostile",
     "fuzz": "tests.bench.fuzz",
     "swap": "tests.bench.swap",

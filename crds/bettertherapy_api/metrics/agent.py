@@ -36,6 +36,12 @@ REQUESTS_IN_FLIGHT: Final = _gauge("requests_in_flight", "Requests being answere
 REQUESTS_REFUSED: Final = _counter(
     "requests_refused", "Requests not sent on to the engine, by reason.", "reason", read_by=(Reader.DASHBOARDS,)
 )
+ON_DEMAND: Final = _counter(
+    "on_demand",
+    "Requests that waited for an adapter loaded on demand, by what came of it: loaded, failed, late, gone (the routing"
+    " changed). evicted: adapters that made way for others.",
+    "outcome",
+)  # fmt: skip
 ODD_ANSWERS: Final = _counter(
     "odd_answers",
     "Answers of the engine without a word, stuck on one piece, or refused for a value that is no number.",
@@ -46,6 +52,6 @@ SECOND_LOOKS: Final = _counter(
 )
 REPORT_WRITES: Final = _counter("report_writes", "Writes of this pod's report.", "outcome")
 SERIES: Final = (
-    ADAPTERS, ADAPTER_LOAD_SECONDS, ENGINE_UP, ENGINE_PROCESSES, REQUESTS_IN_FLIGHT, REQUESTS_REFUSED, ODD_ANSWERS,
+    ADAPTERS, ADAPTER_LOAD_SECONDS, ENGINE_UP, ENGINE_PROCESSES, REQUESTS_IN_FLIGHT, REQUESTS_REFUSED, ON_DEMAND, ODD_ANSWERS,
     SECOND_LOOKS, REPORT_WRITES,
 )  # fmt: skip

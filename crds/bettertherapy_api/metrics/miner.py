@@ -119,9 +119,16 @@ LESSON_ERRORS: Final = _counter(
     "lesson_errors", "Lessons files that couldn't be used; the last good one of that twin stays."
 )
 HELD: Final = _gauge(
-    "held", "Requests that wait for a pod now (rollout, scale-up from zero).",
+    "held", "Requests that wait now: for a pod (rollout, scale-up from zero), or for a place at one that is full.",
     read_by=(Reader.AUTOSCALER, Reader.ALERTS, Reader.DASHBOARDS),
 )  # fmt: skip
+TURN_SECONDS: Final = _seconds(
+    "turn", "Seconds that requests waited for a place at full engine pods, of those that got one after a wait.",
+    buckets=_FIRST_TOKEN,
+)  # fmt: skip
+TURNED_AWAY: Final = _counter(
+    "turned_away", "Requests answered 429 because more was asked of their twin than its share of full engines answers."
+)
 PODS_READY: Final = _gauge(
     "pods_ready", "Engine pods that may get requests, as last reported.",
     read_by=(Reader.CANARY, Reader.PLACEMENT, Reader.ALERTS, Reader.DASHBOARDS),
@@ -145,6 +152,6 @@ METAGRAPH_AGE_SECONDS: Final = _gauge(
 SERIES: Final = (
     REQUESTS, REQUEST_SECONDS, FIRST_TOKEN_SECONDS, IN_FLIGHT, RETRIES, CONTINUED_STREAMS, DRAWS, CANDIDATES,
     CANDIDATE_CHOSEN, COMPARING_SECONDS, SCORER_FAILURES, CACHE, TEMPLATE_REFUSALS, SHORTENED_HISTORIES,
-    LEFT_OUT_MESSAGES, LESSONS, LESSON_LOOKUPS, LESSON_ERRORS, HELD, PODS_READY, TABLE_ERRORS, TABLE_GENERATION,
+    LEFT_OUT_MESSAGES, LESSONS, LESSON_LOOKUPS, LESSON_ERRORS, HELD, TURN_SECONDS, TURNED_AWAY, PODS_READY, TABLE_ERRORS, TABLE_GENERATION,
     CLIENTS, SIGNED_REQUESTS, RECEIPTS, METAGRAPH_AGE_SECONDS,
 )  # fmt: skip

@@ -254,10 +254,10 @@ TABLES: Final[tuple[Table, ...]] = (
             {
                 "AdaptersVerified=True": (R.VERIFIED, R.NO_ADAPTER),
                 "AdaptersVerified=False": (*ADAPTER, R.LOADING),
-                "AdaptersVerified=Unknown": (R.UNPROVEN, R.NO_POOL),
+                "AdaptersVerified=Unknown": (R.UNPROVEN, R.ON_DEMAND, R.NO_POOL),
                 "ArtifactVerified=True": (R.DIGEST_MATCHES, R.NO_ADAPTER),
                 "ArtifactVerified=False": ARTIFACT,
-                "ArtifactVerified=Unknown": (R.NOT_FETCHED,),
+                "ArtifactVerified=Unknown": (R.NOT_FETCHED, R.ON_DEMAND),
             }
         ),
     ),

@@ -5,6 +5,7 @@ What this release can't read becomes `Unreadable`, which says which part and why
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -30,11 +31,19 @@ from bettertherapy_api.validator import ValidatorSpec
 from bettertherapy_api.validator_round import ValidatorRoundSpec, ValidatorRoundStatus
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.taken_back import taken_back
+from twin_operator.domain.tuning import LEAST_AT_HAND, own_at_hand
 
 Document = TypeVar("Document", bound=BaseModel)
 
 MOST_SPREAD: Final = PODS_PER_TWIN // 2
 """While a twin moves, the pods that it leaves are named beside those that it moves to."""
+
+RUNNING_BY_DEFAULT: Final = {"GPU": 256, "CPU": 128}
+"""What vLLM's `--max-num-seqs` is where nobody sets it, on a card of less than 70 GiB (on larger ones it is 1024)."""
+MOST_RUNNING: Final = 65_536
+_MAX_NUM_SEQS: Final = re.compile(r"--max[-_]num[-_]seqs=([0-9]{1,9})")
+_COPIES: Final = re.compile(r"--data[-_]parallel[-_]size=([0-9]{1,4})")
+"""Of the model within one engine; each runs as many requests."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +69,12 @@ class PoolRef:
     uid: str
     labels: Mapping[str, str]
     deleted: bool
+
+
+def _last_number(flag: re.Pattern[str], arguments: list[str] | None) -> int | None:
+    """Return what a flag is set to: of several, vLLM takes the last."""
+    found = [each[1] for argument in arguments or () if (each := flag.fullmatch(argument)) is not None]
+    return int(found[-1]) if found else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +143,23 @@ class Pool(PoolRef):
         return LoraTargets.ATTENTION in (targets, running if targets == "Auto" else None)
 
     @property
+    def max_running(self) -> int | None:
+        """Requests that one engine runs at once; None for a server of others, of which that isn't known."""
+        engine = self.spec.engine
+        if engine.endpoint is not None:
+            return None
+        each = _last_number(_MAX_NUM_SEQS, engine.args) or RUNNING_BY_DEFAULT[engine.device]
+        return min(MOST_RUNNING, each * (_last_number(_COPIES, engine.args) or 1))
+
+    @property
+    def max_at_hand(self) -> int | None:
+        """Adapters that one engine keeps in memory at least, those that are loaded on demand among them."""
+        engine = self.spec.engine
+        if engine.endpoint is not None:
+            return None
+        return min(MOST_RUNNING, own_at_hand(engine) or LEAST_AT_HAND)
+
+    @property
     def store_uri(self) -> str | None:
         """Root of the adapter store, if it has one."""
         return self.spec.store.uri if self.spec.store else None
@@ -153,9 +185,16 @@ class Twin:
     annotations: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def is_on_demand(self) -> bool:
+        """Whether a pod loads it when it is asked for."""
+        return self.spec.placement.mode == "OnDemand"
+
+    @property
     def spread_over(self) -> int | None:
         """On how many pods alone it is to be; None: on every pod, as also one that is to be on very many."""
         placement = self.spec.placement
+        if placement.mode == "OnDemand":
+            return 1
         many = placement.replicas is None or placement.replicas > MOST_SPREAD
         return None if placement.mode != "Spread" or many else placement.replicas
 

@@ -466,6 +466,11 @@ class Reason(StrEnum):
         "wait; then the Secret and the miner's log",
     )
     PLACED = "Placed", "all is well: the message says which pods hold the twin, the preferred one first"
+    ON_DEMAND = (
+        "OnDemand",
+        "all is well: the twin's `spec.placement.mode` is OnDemand and nobody asked it of late, so no pod holds it; what "
+        "was found when it was loaded last says nothing of the next time",
+    )
     TOO_FEW_PODS = (
         "TooFewPods",
         "the pool has fewer ready engine pods than `spec.placement.replicas`; the twin is on all that there are",

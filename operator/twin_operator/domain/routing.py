@@ -59,6 +59,8 @@ class Placed:
 
     pods: tuple[str, ...] | None
     """Their UIDs, the preferred one first. None: no plan was needed."""
+    on_demand: bool = False
+    """Whether they load what answers when it is asked for; then exclusive too."""
     exclusive: bool = False
     """Whether they alone are to hold it; otherwise every pod does, and miners prefer them."""
     names: Mapping[str, str] = field(default_factory=dict)
@@ -133,6 +135,8 @@ def header_of(pool: Pool, *, miners_have_tokens: bool = False) -> PoolHeader:
         base_model=BaseModelRef(name=pool.spec.base_model.name, revision=pool.spec.base_model.revision),
         max_loras=pool.max_loras,
         max_lora_rank=pool.max_lora_rank,
+        max_running=pool.max_running,
+        max_at_hand=pool.max_at_hand,
         miners_have_tokens=miners_have_tokens,
     )
 
@@ -178,6 +182,8 @@ def _with_pods(
         return entry
     if not placed.exclusive:
         return entry.model_copy(update={"pods": placed.pods[:PODS_PER_TWIN]})
+    if placed.on_demand:  # whoever leaves may go on loading it until miners know better: nobody is without an answer
+        return entry.model_copy(update={"placement": "OnDemand", "pods": placed.pods[:PODS_PER_TWIN]})
     holders = {uid: _can_answer(entry, ready.get(name)) for uid, name in placed.names.items() if name in ready}
     to = [holders[uid] for uid in placed.pods if uid in holders]
     leaving: list[str] = []

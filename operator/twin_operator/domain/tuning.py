@@ -42,6 +42,7 @@ LEAST_SLOTS: Final = 8
 MOST_SLOTS: Final = 64
 """Nothing beyond was measured."""
 LEAST_AT_HAND: Final = 64
+"""What `--max-cpu-loras` is at least where nobody sets it."""
 LEAST_RANK: Final = 16
 """The trainer's own: the next fine-tune's adapter has it."""
 OWN_AT_HAND: Final = re.compile(r"--max[-_]cpu[-_]loras(=|$)")

@@ -70,9 +70,35 @@ class PoolView:
 
     @property
     def holders(self) -> tuple[PodFacts, ...]:
-        """Engine pods, here to stay, that are to hold the twin: every one, or those that it is placed on."""
+        """Engine pods, here to stay, that are to hold the twin: every one, or those that it is placed on.
+
+        Of a twin that is loaded on demand, those that hold it now.
+        """
         entry = self.entry
+        if (adapter := self.on_demand) is not None:
+            return tuple(pod for pod in self.facts.present if self._has(pod.name, adapter))
         return tuple(pod for pod in self.facts.present if entry is None or entry.is_held_by(pod.uid))
+
+    @property
+    def on_demand(self) -> Adapter | None:
+        """The adapter that pods load when it is asked for; None where all is held, or another is to be proven first."""
+        entry = self.entry
+        if entry is None or (adapter := entry.on_demand) is None:
+            return None
+        return adapter if entry.adapters == (adapter,) else None
+
+    def loads(self, version: Version) -> bool:
+        """Tell whether a ready pod would load this version for a question, and none failed to."""
+        adapter = self.entry.on_demand if self.entry else None
+        if adapter is None or adapter.digest != version.digest or not self.facts.ready:
+            return False
+        held = [(report.adapters or {}).get(adapter.served_name) for report in self.facts.ready.values() if report]
+        return not any(each is not None and each.state is AdapterState.FAILED for each in held)
+
+    def _has(self, pod: str, adapter: Adapter) -> bool:
+        report = self.facts.reports.get(pod)
+        held = (report.adapters or {}).get(adapter.served_name) if report is not None else None
+        return held is not None and held.digest == adapter.digest
 
     @property
     def ready_holders(self) -> tuple[str, ...]:
@@ -175,6 +201,11 @@ class TwinView:
         ready = {(view.pool.name, pod) for view in self.counting for pod in view.facts.ready}
         return {where: held for where, held in self.wanted_reports.items() if where in ready}
 
+    def rests(self) -> bool:
+        """Tell whether the wanted version answers on demand, and no pod holds it now."""
+        loadable = [view for view in self.counting if view.on_demand is not None]
+        return bool(loadable) and len(loadable) == len(self.counting) and not self.wanted_reports
+
     def unproven(self) -> Mapping[str, AdapterReport]:
         """Return the ready pods that hold the wanted adapter verified, without proof of whose weights it is."""
         return {
@@ -210,11 +241,13 @@ class TwinView:
         )
 
     def answering(self) -> dict[str, list[str]]:
-        """Return the served names that can answer now, each with the pods that do."""
+        """Return the served names that can answer now, each with the pods that hold it: none of one that is loaded on
+        demand, when it is asked for.
+        """
         found: dict[str, list[str]] = {}
         for view in self.pools:
             version = view.answering(self.twin) if view.is_open else None
-            if version is not None and (pods := view.holds(version)):
+            if version is not None and ((pods := view.holds(version)) or view.loads(version)):
                 found.setdefault(version.served_name, []).extend(pods)
         return found
 

@@ -87,7 +87,7 @@ class Slice:
     anywhere: int
     """Twins with an adapter that are placed on no pod before others."""
     by_pod: Mapping[str, int]
-    """How many twins with an adapter are placed on each pod, by its UID."""
+    """How many twins with an adapter are placed on each pod, by its UID; those that are loaded on demand left out."""
     unreadable: frozenset[str]
     owner: str | None
     """UID of the MinerPool that owns it."""
@@ -121,12 +121,17 @@ def decode_slice(thing: Manifest, former: Slice | None) -> Slice:
         pods=pods,
         prompts=frozenset(prompts),
         prompt_bytes=sum(len(str(text).encode(errors="replace")) for text in prompts.values()),
-        anywhere=sum(bool(entry.adapters) and not entry.pods for entry in twins.values()),
-        by_pod=Counter(pod for entry in twins.values() if entry.adapters for pod in entry.pods or ()),
+        anywhere=sum(_takes_a_slot(entry) and not entry.pods for entry in twins.values()),
+        by_pod=Counter(pod for entry in twins.values() if _takes_a_slot(entry) for pod in entry.pods or ()),
         unreadable=unreadable,
         owner=_owner(thing, MINER_POOL.kind),
         raw=raw,
     )
+
+
+def _takes_a_slot(entry: TwinEntry) -> bool:
+    """Tell whether pods hold some adapter of the twin at all times."""
+    return len(entry.adapters) > (entry.on_demand is not None)
 
 
 def decode_report(thing: Manifest, former: Report | None) -> Report:

@@ -36,20 +36,21 @@ class Tables:
             yield await self._queue.get()
 
     def write(
-        self, *adapters: FakeAdapter | TwinEntry, max_lora_rank: int = 16, base: str = BASE, pool: str = "pool"
-    ) -> dict[str, Any]:
+        self, *adapters: FakeAdapter | TwinEntry, max_lora_rank: int = 16, base: str = BASE, pool: str = "pool",
+        running: int | None = None, max_loras: int = 4, at_hand: int | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
         """Want these adapters and no others; returns the slice."""
         self._generation += 1
         header = PoolHeader(
-            name=pool, uid="pool-uid", generation=self._generation, base_model=BaseModelRef(name=base), max_loras=4,
-            max_lora_rank=max_lora_rank, miners_have_tokens=self._miners_have_tokens,
+            name=pool, uid="pool-uid", generation=self._generation, base_model=BaseModelRef(name=base), max_loras=max_loras,
+            max_lora_rank=max_lora_rank, miners_have_tokens=self._miners_have_tokens, max_running=running, max_at_hand=at_hand,
         )  # fmt: skip
         twins: dict[str, TwinEntry] = {}
         for entry in (a.entry() if isinstance(a, FakeAdapter) else a for a in adapters):
             before = twins.get(f"uid-{entry.name}")
             both = (*before.adapters, *entry.adapters) if before is not None else entry.adapters
             twins[f"uid-{entry.name}"] = TwinEntry(
-                name=entry.name, adapters=both, placement=entry.placement, pods=entry.pods
+                name=entry.name, adapters=both, placement=entry.placement, pods=entry.pods, versions=entry.versions
             )
         document = {
             "metadata": {"name": names.routing_slice_name(pool, 0)},

@@ -351,6 +351,16 @@ async def test_too_many_requests_are_sent_elsewhere(tmp_path: Path) -> None:
         assert sorted(status for status, _, _ in answers) == [200, 200, 503]
 
 
+async def test_no_more_are_let_in_than_the_engine_runs_however_many_miners_send(tmp_path: Path) -> None:
+    async with running_pod(tmp_path) as pod:
+        await until(lambda: pod.agent.ready)
+        pod.tables.write(running=2)
+        await until(lambda: pod.agent.view.header is not None and pod.agent.view.header.max_running == 2)
+        pod.engine.knobs.prefill_seconds = 0.5
+        answers = await asyncio.gather(*(pod.answer("base-model") for _ in range(3)))
+        assert sorted(status for status, _, _ in answers) == [200, 200, 503]
+
+
 async def test_one_twins_flood_sends_no_other_twins_requests_away(tmp_path: Path) -> None:
     """Twins without an adapter are one model to the pod; the miner says whose question it is."""
     async with running_pod(tmp_path, TwinEntry(name="indra"), TwinEntry(name="asha"), max_in_flight=8) as pod:

@@ -56,7 +56,7 @@ async def test_an_adapter_that_both_want_is_never_unloaded_and_is_the_newer_ones
 
 
 def test_a_name_that_stands_for_two_contents_is_not_served() -> None:
-    wanted = Wanted("pod-uid")
+    wanted = Wanted(lambda twin: twin.held_by("pod-uid"))
     twins = {"u1": entry("dr-x", "a")}
     (name,) = wanted.update(twins, twins)
     assert wanted.adapter(name) is not None
@@ -74,7 +74,7 @@ def test_a_name_that_stands_for_two_contents_is_not_served() -> None:
 
 
 def test_a_pod_wants_what_is_placed_on_it_or_on_every_pod_and_nothing_else() -> None:
-    wanted = Wanted("pod-uid")
+    wanted = Wanted(lambda twin: twin.held_by("pod-uid"))
     placed = {"placement": "Spread", "pods": ("other", "pod-uid")}
     twins = {
         "u1": entry("dr-x", "a"),

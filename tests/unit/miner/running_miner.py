@@ -51,10 +51,10 @@ class Twin:
         return TwinEntry(name=name, doctor=self.doctor, prompt_digest=prompt, versions=self.versions, pods=self.pods)
 
 
-def header(pool: str = "pool", generation: int = 1) -> PoolHeader:
+def header(pool: str = "pool", generation: int = 1, running: int | None = None) -> PoolHeader:
     return PoolHeader(
         name=pool, uid="pool-uid", generation=generation, base_model=BaseModelRef(name="base"), max_loras=8,
-        max_lora_rank=16,
+        max_lora_rank=16, max_running=running,
     )  # fmt: skip
 
 
@@ -103,6 +103,8 @@ class RunningMiner:
         }
         self.service = MinerService(Settings(**(values | settings)), metrics=Metrics())
         self._generation = 0
+        self.running: int | None = None
+        """What each engine runs at once, by the next table."""
         self._twins: Mapping[str, Twin] = {}
         self._agents: list[FakeAgent] = []
 
@@ -127,14 +129,14 @@ class RunningMiner:
         """Route these twins and no others."""
         self._generation += 1
         self._twins = twins
-        objects = slices(twins, self._agents, pool=header(generation=self._generation))
+        objects = slices(twins, self._agents, pool=header(generation=self._generation, running=self.running))
         self.service.tables.take_routing(Listed(objects))
 
     def report(self, agents: Iterable[FakeAgent]) -> None:
         """Let the operator know these pods and no others, and let them report."""
         self._agents = list(agents)
         if self._generation:
-            objects = slices(self._twins, self._agents, pool=header(generation=self._generation))
+            objects = slices(self._twins, self._agents, pool=header(generation=self._generation, running=self.running))
             self.service.tables.take_routing(Put(objects[-1]))
         self.service.tables.take_reports(Listed([report_object(agent) for agent in self._agents]))
 

@@ -10,7 +10,7 @@ import pytest
 
 from bettertherapy_api.routing import TwinEntry
 from tests.unit.operator.played import Played
-from tests.unit.operator.samples import NAMESPACE, digest
+from tests.unit.operator.samples import NAMESPACE, deployment_object, digest
 from twin_operator.engine.resources import Key, Manifest
 from twin_operator.kinds.miner_pool.engine_needs import adapters_of
 
@@ -57,9 +57,8 @@ def wanted(world: Played, pod: str) -> list[tuple[str, str]]:
     """Return what the pod's agent would hold by the routing, as (twin, letter)."""
     uid, found = uid_of(world, pod), []
     for each in world.entries().values():
-        if TwinEntry.model_validate(each).is_held_by(uid):
-            letters = {digest(letter): letter for letter in "abc"}
-            found += [(each["name"], letters[adapter["digest"]]) for adapter in each["adapters"]]
+        letters = {digest(letter): letter for letter in "abc"}
+        found += [(each["name"], letters[adapter.digest]) for adapter in TwinEntry.model_validate(each).held_by(uid)]
     return found
 
 
@@ -281,3 +280,94 @@ async def test_where_the_slices_were_lost_whoever_holds_a_twin_goes_on_until_its
     assert all(before[name] <= after[name] for name in before)
     await hold(world)
     assert {len(holders(world, f"dr-{number}")) for number in range(9)} == {1}
+
+
+ON_DEMAND: dict[str, Any] = {"placement": {"mode": "OnDemand"}}
+
+
+async def open_door(world: Played) -> None:
+    """Let a miner be ready, and clients have tokens."""
+    made = deployment_object("p-miner")
+    key = Key("Deployment", NAMESPACE, "p-miner")
+    generation = world.api.objects[key]["metadata"].get("generation", 1)
+    world.api.put(
+        {
+            **{each: made[each] for each in ("apiVersion", "kind")},
+            "metadata": {"name": "p-miner", "namespace": NAMESPACE},
+            "status": {**made["status"], "observedGeneration": generation},
+        }
+    )
+    await world.settle(rounds=100_000)
+
+
+async def test_a_twin_on_demand_is_verified_once_on_a_pod_and_then_held_by_none() -> None:
+    world = await fleet(6, 3, **ON_DEMAND)
+    assert [len(holders(world, f"dr-{number}")) for number in range(6)] == [1] * 6
+    assert fullest(world, 6) <= 3
+    assert all(world.answering(f"dr-{number}") == [(digest("a"), 100)] for number in range(6))
+    assert [wanted(world, f"e{number}") for number in range(3)] == [[], [], []]
+    await hold(world)
+    assert all(world.answering(f"dr-{number}") == [(digest("a"), 100)] for number in range(6))
+    assert world.pool()["status"]["slots"]["used"] == 0
+    assert world.pool()["status"]["adapters"] == {"desired": 6, "loaded": 0, "failed": 0}
+
+
+async def test_a_twin_on_demand_that_no_pod_holds_serves_and_is_not_called_loaded_or_verified() -> None:
+    world = await fleet(1, 2, **ON_DEMAND)
+    await open_door(world)
+    await hold(world)
+    twin = world.twin("dr-0")
+    assert twin["status"]["pods"] == {"desired": 0, "loaded": 0, "verified": 0, "summary": "0/0"}
+    assert {kind: world.condition(kind, twin)[:2] for kind in ("Ready", "Serving", "AdaptersVerified")} == {
+        "Ready": ("True", "Serving"), "Serving": ("True", "VersionServing"), "AdaptersVerified": ("Unknown", "OnDemand"),
+    }  # fmt: skip
+    assert "once a question has loaded it" in world.condition("Serving", twin)[2]
+    assert world.condition("PlacementActive", twin)[1] == "Placed"
+    [pod] = holders(world, "dr-0")
+    world.report(pod, ("dr-0", "a"))
+    await world.settle()
+    twin = world.twin("dr-0")
+    assert twin["status"]["pods"] == {"desired": 1, "loaded": 1, "verified": 1, "summary": "1/1"}
+    assert world.condition("AdaptersVerified", twin)[1] == "Unproven"  # no fingerprint is reported here
+    assert "on 1 pod" in world.condition("Serving", twin)[2]
+
+
+async def test_a_new_version_on_demand_answers_once_its_pod_has_verified_it() -> None:
+    world = await fleet(1, 3, **ON_DEMAND)
+    await open_door(world)
+    await hold(world)
+    [pod] = holders(world, "dr-0")
+    world.start_twin("dr-0", adapter="b", **ON_DEMAND)
+    await world.settle()
+    assert world.answering("dr-0") == [(digest("a"), 100)]
+    assert wanted(world, pod) == [("dr-0", "b")]
+    assert world.condition("Ready", world.twin("dr-0"))[:2] == ("False", "Loading")
+    await hold(world, pod)
+    assert world.answering("dr-0") == [(digest("b"), 100)]
+    assert wanted(world, pod) == []
+
+
+async def test_another_pod_loads_what_is_on_demand_when_its_own_is_gone() -> None:
+    world = await fleet(4, 2, **ON_DEMAND)
+    await hold(world)
+    world.api.drop(Key("PodReport", NAMESPACE, "e0"))
+    world.api.drop(Key("Pod", NAMESPACE, "e0"))
+    await world.settle(rounds=100_000)
+    assert {tuple(holders(world, f"dr-{number}")) for number in range(4)} == {("e1",)}
+    assert all(world.answering(f"dr-{number}") == [(digest("a"), 100)] for number in range(4))
+
+
+async def test_a_twin_goes_on_demand_and_back() -> None:
+    world = await fleet(1, 2)
+    await open_door(world)
+    world.start_twin("dr-0", **ON_DEMAND)
+    await world.settle()
+    assert world.answering("dr-0") == [(digest("a"), 100)]
+    await hold(world)
+    world.start_twin("dr-0", placement={"mode": "All"})
+    await world.settle()
+    assert world.answering("dr-0") == [(digest("a"), 100)]
+    assert all(wanted(world, pod) == [("dr-0", "a")] for pod in ("e0", "e1"))
+    assert world.condition("Ready", world.twin("dr-0"))[0] == "False", "no pod holds it yet"
+    await hold(world)
+    assert world.condition("Ready", world.twin("dr-0"))[0] == "True"

@@ -13,7 +13,7 @@ from bettertherapy_api.report import AdapterState, FailureReason, PodReport
 from bettertherapy_api.routing import TWINS_PER_SLICE, TwinEntry
 from tests.unit.operator.samples import BASE, adapter_report, digest, pool, report, twin
 from twin_operator.domain.reasons import Reason
-from twin_operator.domain.routing import Candidate, plan_entry, refusal, slice_for
+from twin_operator.domain.routing import Candidate, header_of, plan_entry, refusal, slice_for
 from twin_operator.engine.conditions import Finding
 
 
@@ -234,3 +234,20 @@ def test_planning_twice_changes_nothing(wanted: str, states: AdapterState | None
     }
     once = plan(Candidate(twin=twin(adapter=wanted)), previous=serving("a"), ready=ready)
     assert plan(Candidate(twin=twin(adapter=wanted)), previous=once, ready=ready) == once
+
+
+@pytest.mark.parametrize(
+    ("engine", "runs"),
+    [
+        ({}, 256),
+        ({"device": "CPU"}, 128),
+        ({"args": ["--max-num-seqs=64"]}, 64),
+        ({"args": ["--max_num_seqs=64", "--max-num-seqs=32"]}, 32),
+        ({"args": ["--max-num-seqs=64", "--data-parallel-size=2"]}, 128),
+        ({"args": ["--max-num-seqs=none"]}, 256),
+        ({"args": ["--max-num-seqs=999999999"]}, 65_536),
+        ({"endpoint": "http://elsewhere:8000"}, None),
+    ],
+)
+def test_miners_are_told_what_an_engine_runs_at_once(engine: dict[str, Any], runs: int | None) -> None:
+    assert header_of(pool(engine=engine)).max_running == runs

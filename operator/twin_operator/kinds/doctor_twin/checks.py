@@ -86,7 +86,7 @@ def not_taken_over(view: TwinView) -> Finding | None:
         answering = pool.answering(view.twin)
         if answering is None or answering.served_name != wanted:
             return Finding(Reason.LOADING, progress(view))
-        if not pool.holds(answering) and pool.facts.ready:
+        if not pool.holds(answering) and pool.facts.ready and not pool.loads(answering):
             return Finding(
                 Reason.LOADING,
                 f"no ready pod of MinerPool {pool.pool.name} holds {wanted} at the moment; {progress(view)}",
@@ -152,9 +152,7 @@ def twin_conditions(
 def _serving(view: TwinView) -> Condition:
     answering = view.answering()
     if answering:
-        parts = [
-            f"{name} on {len(pods)} {'pod' if len(pods) == 1 else 'pods'}" for name, pods in sorted(answering.items())
-        ]
+        parts = [f"{name} {_held_on(len(pods))}" for name, pods in sorted(answering.items())]
         found = Finding(Reason.VERSION_SERVING, f"answers with {', '.join(parts)}")
         return found.condition("Serving", "True")
     unknown = entry_unreadable(view)
@@ -163,11 +161,17 @@ def _serving(view: TwinView) -> Condition:
     return (READINESS.evaluate(view) or Finding(Reason.LOADING, progress(view))).condition("Serving", "False")
 
 
+def _held_on(pods: int) -> str:
+    return "once a question has loaded it" if pods == 0 else f"on {pods} {'pod' if pods == 1 else 'pods'}"
+
+
 def _ready(view: TwinView) -> Condition:
     found = READINESS.evaluate(view)
     if found is None:
         pools = ", ".join(pool.pool.name for pool in view.counting)
         message = f"{wanted_name(view)} answers, verified, in {pools}"
+        if view.rests():
+            message = f"{wanted_name(view)} is loaded, and verified, by the next question, in {pools}"
         refused = [pool.refused.message for pool in view.pools if pool.matches and pool.refused]
         return Finding(Reason.SERVING, "; ".join([message, *refused])).condition("Ready", "True")
     if (answering := view.answering()) and wanted_name(view) not in answering:
@@ -182,6 +186,8 @@ def _artifact_verified(view: TwinView) -> Condition:
     found = artifact_failed(view)
     if found is not None:
         return found.condition(kind, "False")
+    if view.rests():
+        return _at_rest(view).condition(kind, "Unknown")
     if view.artifact_checked():
         said = f"the files at {view.wanted.uri} match {view.wanted.digest}"
         return Finding(Reason.DIGEST_MATCHES, said).condition(kind, "True")
@@ -198,6 +204,8 @@ def _adapters_verified(view: TwinView) -> Condition:
         return found.condition(kind, "False")
     if not view.counting:
         return _no_pool().condition(kind, "Unknown")
+    if view.rests():
+        return _at_rest(view).condition(kind, "Unknown")
     found = not_on_every_pod(view)
     if found is not None:
         return found.condition(kind, "False")
@@ -205,6 +213,11 @@ def _adapters_verified(view: TwinView) -> Condition:
     if found is not None:
         return found.condition(kind, "Unknown")
     return Finding(Reason.VERIFIED, proof_of(view)).condition(kind, "True")
+
+
+def _at_rest(view: TwinView) -> Finding:
+    said = f"no pod holds {wanted_name(view)} now: the next question has it fetched, loaded and verified, and waits"
+    return Finding(Reason.ON_DEMAND, said)
 
 
 def _progressing(view: TwinView, rollout: Rollout) -> Condition:
@@ -268,13 +281,6 @@ def _capacity(view: TwinView) -> Condition:
 
 def not_placeable(view: TwinView) -> Finding | None:
     """The twin is kept on every pod, though its spec asks otherwise."""
-    placement = view.twin.spec.placement
-    if placement.mode == "OnDemand":
-        return Finding(
-            Reason.NOT_IMPLEMENTED,
-            "this release loads no twin at its first request, so the twin is kept on every pod of its pools: "
-            "spec.placement.mode OnDemand has no effect yet; set mode Spread with replicas, or All to say what is",
-        )
     if view.twin.spread_over is None:
         return Finding(
             Reason.NOT_IMPLEMENTED,
@@ -332,6 +338,8 @@ def _where(pool: PoolView, wanted: int) -> str:
     listed = [names_[uid] for uid in (pool.entry.pods if pool.entry else None) or () if uid in names_]
     pods = "pod" if len(pool.facts.present) == 1 else "pods"
     on = ", ".join(listed[:8]) or "no pod yet"
+    if pool.entry is not None and pool.entry.on_demand is not None:
+        return f"loaded by the first question on {on} of {len(pool.facts.present)} {pods} of MinerPool {pool.pool.name}"
     said = f"on {on} of {len(pool.facts.present)} {pods} of MinerPool {pool.pool.name}"
     if len(listed) > wanted:
         return f"{said}: it moves, and the pods that it leaves hold it until the others have verified it"

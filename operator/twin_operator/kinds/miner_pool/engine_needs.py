@@ -36,7 +36,7 @@ def adapters_of(published: Published) -> int:
         if entry.placement is None or entry.pods is None:
             everywhere += len(entry.adapters)
         else:
-            by_pod.update(dict.fromkeys(entry.pods, len(entry.adapters)))
+            by_pod.update({uid: len(entry.held_by(uid)) for uid in entry.pods})
     return everywhere + max(by_pod.values(), default=0)
 
 

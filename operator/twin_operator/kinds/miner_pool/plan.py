@@ -152,11 +152,16 @@ def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
 
 
 def _loaded(entries: Iterable[TwinEntry], reports: Sequence[PodReport]) -> int:
-    """Return how many adapters each of the pods that are to hold them reports as verified, one at least."""
+    """Return how many adapters each of the pods that are to hold them reports as verified, one at least; of those that
+    are loaded on demand, how many any pod does.
+    """
     loaded = 0
     for entry in entries:
         holders = [report for report in reports if entry.is_held_by(report.pod.uid)] if entry.adapters else []
         for adapter in entry.adapters:
+            if adapter is entry.on_demand:
+                loaded += any(is_verified(report, adapter.served_name, adapter.digest) for report in reports)
+                continue
             held = [is_verified(report, adapter.served_name, adapter.digest) for report in holders]
             loaded += bool(held) and all(held)
     return loaded

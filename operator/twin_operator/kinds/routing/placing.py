@@ -76,10 +76,17 @@ def plan_placing(
         entry = entries.get(uid)
         former = entry.pods if entry is not None else None
         if demand.replicas is not None:
-            by_twin[uid] = Placed(pods=planned[uid] or former or (), exclusive=True, names=names)
+            loads = _is_on_demand(world, uid, entry)
+            by_twin[uid] = Placed(pods=planned[uid] or former or (), exclusive=True, on_demand=loads, names=names)
         else:
             by_twin[uid] = Placed(pods=planned[uid]) if len(pods) > 1 else ANYWHERE  # of one pod none is preferred
     return Placing(by_twin=by_twin, moved=moved, settled=settled)
+
+
+def _is_on_demand(world: World, uid: str, entry: TwinEntry | None) -> bool:
+    """Tell whether pods load the twin when it is asked for; of one that can't be read, as it was."""
+    twin = world.twin_of(uid)
+    return twin.is_on_demand if isinstance(twin, Twin) else entry is not None and entry.placement == "OnDemand"
 
 
 def _kept(demand: Demand, entry: TwinEntry | None, pods: Mapping[str, EnginePod]) -> tuple[str, ...] | None:
