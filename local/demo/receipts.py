@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,7 @@ from demo.errors import DemoError
 from demo.installation import NAMESPACE
 from demo.kube import Kube
 from demo.stage import Stage
-from demo.subnet import NETUID, PORT, RELEASE, Subnet
+from demo.subnet import MINERS, NETUID, PORT, RELEASE, Subnet
 from demo.validator import Validator
 
 _PATIENCE_S: Final = 60.0
@@ -62,7 +62,7 @@ def show(stage: Stage, subnet: Subnet, doctor: Doctor) -> None:
                 )
             )
             received = keep(said, folder)
-        miners = until(lambda: listed(validator))
+        miners = until(lambda: listed(validator, [subnet.wallets[name].address for name in MINERS]))
     metagraph = folder / "metagraph.json"
     chain = kube.forwarded(f"deployment/{RELEASE}", PORT, namespace=NAMESPACE)
     with timeline.step("write the metagraph into a file"), chain as url:
@@ -84,14 +84,21 @@ def show(stage: Stage, subnet: Subnet, doctor: Doctor) -> None:
     pages.print_scene(console, f"With {_ALTERED.strip()!r} behind the answer: {conclusion}")
 
 
-def listed(validator: Validator) -> str:
-    """Return the table of the miners with what each announces; raises DemoError when one was not heard."""
+def listed(validator: Validator, hotkeys: Sequence[str]) -> str:
+    """Return the table of the miners with what each announces; raises DemoError when one of `hotkeys` was not heard."""
     said = validator.run("miners")
-    if "?" in said:
+    if unheard(said, hotkeys):
         raise DemoError(
             "A registered miner announced nothing", evidence=said, remedy="running the demo again goes on from here"
         )
     return said
+
+
+def unheard(table: str, hotkeys: Sequence[str]) -> list[str]:
+    """Return which of these miners `kubectl twin miners` has not heard; others' may be away without harm."""
+    rows = [line.split() for line in table.splitlines() if line[:1].isdigit()]
+    heard = [row[1].split("…") for row in rows if row[-1] != "?"]
+    return [key for key in hotkeys if not any(key.startswith(each[0]) and key.endswith(each[-1]) for each in heard)]
 
 
 def census(table: str) -> str:

@@ -28,7 +28,7 @@ from demo.errors import DemoError
 from demo.images import pulled
 from demo.kube import Kube
 from demo.miners import CARELESS, SECOND, Version, active_version
-from demo.receipts import census
+from demo.receipts import census, unheard
 from demo.stage import Options, Stage
 from demo.subnet import OTHERS, Subnet
 from demo.targets import CurrentTarget
@@ -334,3 +334,16 @@ def test_each_place_where_one_can_stop_has_tables_to_show(where: str) -> None:
 def test_who_is_on_the_subnet_is_counted() -> None:
     table = "Subnet 1 as of block 9\nUID  HOTKEY  TWINS\n1    5G…a    2\n2    5H…b    -\n3    5I…c    0\n"
     assert census(table) == "3 miners are on the subnet; 1 announces twins."
+
+
+def test_only_the_clinics_own_miners_must_be_heard() -> None:
+    table = (
+        "Subnet 1 as of block 709\nUID  HOTKEY         STAKE  INCENTIVE  AXON             UPDATED  TWINS\n"
+        "0    5G1pZ7…jnCSot  0.0    0.0000     10.215.2.210:80  705 ago  2\n"
+        "2    5HdHYj…H5C7FL  0.0    0.0000     10.215.1.59:80   705 ago  0\n"
+        "3    5Et8cu…Z8Djob  0.0    0.0000     10.215.1.68:80   641 ago  ?\n"
+    )
+    clinic, standby, other = "5G1pZ7abcjnCSot", "5HdHYjabcH5C7FL", "5Et8cuabcZ8Djob"
+    assert unheard(table, [clinic, standby]) == []
+    assert unheard(table, [clinic, other]) == [other]
+    assert unheard(table, ["5GabcdabcjnCSot"]) == ["5GabcdabcjnCSot"]
