@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from bettertherapy_api import names
 from kubectl_twin.api import Api, Json, twins_path
+from kubectl_twin.candidates import candidates, version_of
 from kubectl_twin.errors import TwinCliError
 from kubectl_twin.finetune import Clock, new_token
-from kubectl_twin.lookup import find_twin
+from kubectl_twin.lookup import find_twin, runs_of
 from kubectl_twin.runs import gate_of, gate_text
 from kubectl_twin.versions import BASE, Target, default_target, find_target, is_version
 from kubectl_twin.views import condition
@@ -22,21 +23,27 @@ _CERTAIN: Final = 8
 """Digits of a digest that no other version of a twin shares."""
 
 
-def pending(twin: Json, digest: str | None = None) -> Json:
-    """Return the version that waits for the doctor; with `digest`, only if it is that one.
+def to_decide(twin: Json, runs: Sequence[Json], digest: str | None = None) -> Json:
+    """Return the version that waits for the doctor, or with `digest` the one of a validator's task that it names; where
+    nothing waits, the best that tasks brought. `runs` are the twin's.
 
     Raises:
-        TwinCliError: nothing waits, or another version does.
+        TwinCliError: there is nothing to decide, or nothing of that digest.
     """
     name, found = twin["metadata"]["name"], (twin.get("status") or {}).get("pendingVersion")
-    if found is None:
+    choice = [version_of(run) for run in candidates(twin, runs)]
+    if digest is not None:
+        named = [each for each in (found, *choice) if each is not None and is_version(digest, each)]
+        if len(named) == 1:
+            return dict(named[0])
+    elif found is not None or choice:
+        return dict(found or choice[0])
+    if found is None and not choice:
         raise TwinCliError(nothing_waits(twin))
-    if digest is not None and not is_version(digest, found):
-        raise TwinCliError(
-            f"What waits is {found['servedName']}, not {digest}: a newer version may have come. Look at it: "
-            f"`kubectl twin review {name}`."
-        )
-    return dict(found)
+    there = ", ".join(each["servedName"] for each in (found, *choice) if each is not None)
+    raise TwinCliError(
+        f"What waits is {there}, not {digest}: a newer version may have come. Look at it: `kubectl twin review {name}`."
+    )
 
 
 def is_certain(digest: str) -> bool:
@@ -83,13 +90,15 @@ def nothing_waits(twin: Json) -> str:
 def approve(
     api: Api, *, namespace: str, name: str, digest: str | None = None, wait: bool = True, clock: Clock | None = None
 ) -> str:
-    """Let the waiting version answer, and return what comes of it as a sentence.
+    """Let the version that waits, or one that a task brought, answer; return what comes of it as a sentence.
 
     Raises:
         TwinCliError: nothing waits, the twin refuses it, or the operator does not react.
     """
-    version = pending(find_twin(api, namespace=namespace, name=name), digest)
+    twin = find_twin(api, namespace=namespace, name=name)
+    version = to_decide(twin, runs_of(api, namespace=namespace, name=name), digest)
     served, path = version["servedName"], twins_path(namespace, name)
+    waits = _pending(twin) == version["digest"]
     api.patch(
         path,
         _annotations({names.APPROVE_ANNOTATION: version["digest"]}, names.REJECT_ANNOTATION),
@@ -101,7 +110,8 @@ def approve(
         status = twin.get("status") or {}
         if (refused := _refused(twin, version["digest"])) is not None:
             raise TwinCliError(f"{served} won't answer after all: {refused}.")
-        if (status.get("pendingVersion") or {}).get("digest") != version["digest"]:
+        tried = {(status.get(f"{kind}Version") or {}).get("digest") for kind in ("canary", "active")}
+        if version["digest"] in tried or (waits and _pending(twin) != version["digest"]):
             steps = (twin["spec"].get("rollout") or {}).get("steps") or []
             first = f"it gets {steps[0]['weightPercent']}% of the patients first" if steps else "then it takes over"
             return f"Approved {served}. It is verified on every pod, {first}: `kubectl twin status {name}` follows it."
@@ -116,11 +126,17 @@ def reject(
     api: Api, *, namespace: str, name: str, digest: str | None = None, reason: str | None = None, wait: bool = True,
     clock: Clock | None = None,
 ) -> str:  # fmt: skip
-    """Refuse the waiting version for good, and return what came of it as a sentence; raises as `approve`."""
+    """Refuse such a version for good, and return what came of it as a sentence; raises as `approve`."""
     if reason is not None and len(reason) > REASON_LENGTH:
         raise TwinCliError(f"The reason has {len(reason)} characters; at most {REASON_LENGTH} are kept.")
-    version = pending(find_twin(api, namespace=namespace, name=name), digest)
+    twin, runs = find_twin(api, namespace=namespace, name=name), runs_of(api, namespace=namespace, name=name)
+    version = to_decide(twin, runs, digest)
+    choice = candidates(twin, runs)
+    if digest is None and _pending(twin) is None and len(choice) > 1:
+        there = ", ".join(version_of(run)["digest"] for run in choice)
+        raise TwinCliError(f"{len(choice)} versions of validators' tasks wait: say which by `--digest`, of {there}.")
     served, path = version["servedName"], twins_path(namespace, name)
+    waits = _pending(twin) == version["digest"]
     api.patch(
         path,
         _annotations(
@@ -133,14 +149,18 @@ def reject(
         return done
 
     def heard(twin: Json) -> str | None:
-        waiting = (twin.get("status") or {}).get("pendingVersion") or {}
-        return done if waiting.get("digest") != version["digest"] else None
+        gone = _pending(twin) != version["digest"] if waits else _refused(twin, version["digest"]) is not None
+        return done if gone else None
 
     return _await(api, path, heard, "The rejection", clock or Clock())
 
 
 def _annotations(values: Json, dropped: str) -> Json:
     return {"metadata": {"annotations": {**values, dropped: None}}}
+
+
+def _pending(twin: Json) -> str | None:
+    return ((twin.get("status") or {}).get("pendingVersion") or {}).get("digest")
 
 
 def _refused(twin: Json, digest: str) -> str | None:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from kubectl_twin.api import Json
 from kubectl_twin.ask import Answer
+from kubectl_twin.candidates import candidates, version_of
 from kubectl_twin.pools import AdapterLine, PoolLine, is_good, pod_text, routing_text, state_text
 from kubectl_twin.runs import Gate, Judging, Metric, gate_of, gate_text, progress_text, span, under_way
 from kubectl_twin.views import ConditionLine, EventLine, age, short_digest
@@ -23,6 +24,7 @@ from kubectl_twin.zones import Zone, moment, zone_of
 _MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("•", "yellow")}
 _CONDITION = 21
 _PIPE_WIDTH = 200
+_CANDIDATES = 5
 """Of a terminal that a table is laid out for, before it is looked whether it fits."""
 
 
@@ -135,6 +137,10 @@ def fine_tuning_lines(twin: Json, runs: Sequence[Json], *, now: datetime) -> Ren
         lines.append(("canary", _canary(status, twin["spec"], canary, now)))
     if (pending := status.get("pendingVersion")) is not None:
         lines.append(("waits", f"{pending['servedName']} waits for the doctor: `kubectl twin review {name}`"))
+    for number, version in enumerate(version_of(run) for run in candidates(twin, runs)[:_CANDIDATES]):
+        score = f", score {version['scorePercent']}%" if "scorePercent" in version else ""
+        said = f"{version['servedName']}{score} · {version['runName']}"
+        lines.append(("to choose" if number == 0 else "", said))
     if not lines:
         return None
     return facts(lines)

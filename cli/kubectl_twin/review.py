@@ -11,6 +11,7 @@ from bettertherapy_api import names
 from bettertherapy_api.examination import examination_name
 from bettertherapy_api.run_progress import REVIEW_KEY, Review, ReviewItem
 from kubectl_twin.api import Api, Json, core_path, runs_path
+from kubectl_twin.candidates import candidates
 from kubectl_twin.errors import TwinCliError
 from kubectl_twin.runs import Gate, gate_of, is_of_task, is_over, what_follows
 
@@ -48,41 +49,14 @@ def run_to_review(twin: Json, runs: Sequence[Json]) -> str:
     for kind in ("pendingVersion", "canaryVersion"):
         if run := (status.get(kind) or {}).get("runName"):
             return str(run)
-    if (best := best_candidate(twin, runs)) is not None:
-        return best
+    if choice := candidates(twin, runs):
+        return str(choice[0]["metadata"]["name"])
     if run := (status.get("lastGate") or {}).get("runName"):
         return str(run)
     judged = next((run for run in runs if (run.get("status") or {}).get("eval")), None)
     if judged is not None:
         return str(judged["metadata"]["name"])
     raise TwinCliError(f"No fine-tune of {name} was examined yet: `kubectl twin status {name}` shows what is planned.")
-
-
-def best_candidate(twin: Json, runs: Sequence[Json]) -> str | None:
-    """Return the run of the version that did best, of those that validators' tasks brought for this very version of the
-    twin; None without one. By its score over the parent's, and of equals the first."""
-    active = ((twin.get("status") or {}).get("activeVersion") or {}).get("digest")
-    open_ = [
-        run
-        for run in runs
-        if run["spec"].get("candidate") is not None
-        and (run.get("status") or {}).get("verdict") == "Promote"
-        and run["spec"].get("parentDigest") == active
-        and _awaits_choice(run)
-    ]
-
-    def gain(run: Json) -> int:
-        metrics = ((run["status"].get("eval") or {}).get("metrics")) or []
-        found = next((each for each in metrics if each["name"] == "score"), None)
-        return -101 if found is None else int(found["valuePercent"]) - int(found.get("baselinePercent") or 0)
-
-    open_.sort(key=lambda run: (-gain(run), run["status"].get("completionTime") or "", run["metadata"]["name"]))
-    return str(open_[0]["metadata"]["name"]) if open_ else None
-
-
-def _awaits_choice(run: Json) -> bool:
-    conditions = (run.get("status") or {}).get("conditions") or []
-    return any(each["type"] == "Promoted" and each["reason"] == "AwaitingChoice" for each in conditions)
 
 
 def read_review(api: Api, twin: Json, run: str) -> Reviewed:

@@ -79,11 +79,17 @@ class LearningReport(_Doc):
     """Than they were to its parent."""
     gain: Annotated[int, Field(le=WHOLE)]
     """In ten-thousandths of what all of them took in nats, cut."""
+    controls: Annotated[int, Field(ge=0, le=MAX_ROWS)] = 0
+    """Answers of the doctor's that it was not given."""
+    ahead: Annotated[int, Field(ge=0, le=MAX_ROWS**2)] = 0
+    """Pairs of both in which what was given gained more."""
 
     @model_validator(mode="after")
     def _parts(self) -> Self:
         if self.likelier > self.lessons:
             raise ValueError("more answers are likelier than there were")
+        if self.ahead > self.lessons * self.controls:
+            raise ValueError("more pairs are ahead than there were")
         return self
 
     @classmethod
@@ -91,11 +97,14 @@ class LearningReport(_Doc):
         """Return the document. Raises ValueError for a gain that is no number."""
         if not math.isfinite(learning.gain):
             raise ValueError("a gain is no number")
-        return cls(lessons=learning.lessons, likelier=learning.likelier, gain=math.floor(WHOLE * learning.gain))
+        return cls(
+            lessons=learning.lessons, likelier=learning.likelier, gain=math.floor(WHOLE * learning.gain),
+            controls=learning.controls, ahead=learning.ahead,
+        )  # fmt: skip
 
     def as_learning(self) -> Learning:
         """Return it as the gate takes it."""
-        return Learning(self.lessons, self.likelier, self.gain / WHOLE)
+        return Learning(self.lessons, self.likelier, self.gain / WHOLE, self.controls, self.ahead)
 
 
 class Outcomes(_Doc):

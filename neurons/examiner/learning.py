@@ -8,10 +8,13 @@ trained on the lines raised that, on most of them and by more than arithmetic or
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from bettertherapy_api.gate import Learning
+from neurons.scoring.healthbench import Asked
+from neurons.scoring.items import Gold
 from neurons.trainer.dataset import Dataset, to_compare, to_learn, with_system_prompt
 from neurons.trainer.likelihoods import Compared
 from neurons.trainer.turns import Message
@@ -37,11 +40,40 @@ def lessons(dataset: Dataset, system_prompt: str | None) -> tuple[Compared, ...]
     return tuple(each for each in found if _length(each) <= _LONGEST)[:MOST_LESSONS]
 
 
-def learned(parent: Sequence[Sequence[float]], child: Sequence[Sequence[float]]) -> Learning:
-    """Return what became of the lessons. Both are the log-probabilities in nats of the same lessons' continuations.
+def controls(items: Iterable[Asked], system_prompt: str | None) -> tuple[Compared, ...]:
+    """Return the doctor's answers to what is asked and was not given: of the items those with a gold answer."""
+    found = [
+        Compared(_asked([Message(role="user", content=each.question)], system_prompt), (each.gold,))
+        for each in sorted(items, key=lambda item: item.id)
+        if isinstance(each, Gold)
+    ]
+    return tuple(each for each in found if _length(each) <= _LONGEST)[:MOST_LESSONS]
 
-    A lesson that is no number to the parent is left out: that is no miner's fault.
+
+def learned(parent: Sequence[Sequence[float]], child: Sequence[Sequence[float]], *, of: int | None = None) -> Learning:
+    """Return what became of the lessons. Both are the log-probabilities in nats of the same continuations, of which the
+    first `of` are the lessons', all where it is None, and the others the controls'.
+
+    What is no number to the parent is left out: that is no miner's fault.
     """
+    found = _learned(parent[:of], child[:of])
+    if of is None or not found.lessons:
+        return found
+    given, others = _shares(parent[:of], child[:of]), _shares(parent[of:], child[of:])
+    ahead = sum(one > other for one in given for other in others)
+    return replace(found, controls=len(others), ahead=ahead)
+
+
+def _shares(parent: Sequence[Sequence[float]], child: Sequence[Sequence[float]]) -> list[float]:
+    """Return by how much each gained, as a share of what it took."""
+    return [
+        (_worth(now) - _worth(was)) / -was[0]
+        for was, now in zip(parent, child, strict=False)
+        if was and all(map(math.isfinite, was)) and was[0] < 0
+    ]
+
+
+def _learned(parent: Sequence[Sequence[float]], child: Sequence[Sequence[float]]) -> Learning:
     known = [(was, now) for was, now in zip(parent, child, strict=False) if all(map(math.isfinite, was)) and was]
     taken = -sum(was[0] for was, _ in known)
     if taken <= 0:

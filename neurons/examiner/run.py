@@ -21,7 +21,7 @@ from neurons.examiner.examination import NO_JUDGE, Examination, How, Said, Score
 from neurons.examiner.hidden import hidden_items, unseen
 from neurons.examiner.judging import JudgeSettings, opened
 from neurons.examiner.kept import KeptAnswers, KeptCalibrations
-from neurons.examiner.learning import learned, lessons
+from neurons.examiner.learning import controls, learned, lessons
 from neurons.examiner.versions import Version, Versions, asked, read_dataset
 from neurons.scoring import safety_items
 from neurons.scoring.contrasts import Contrast, safety_contrasts
@@ -85,6 +85,8 @@ class Examiner:
         self._begun = time.monotonic()
         self._lessons: tuple[Compared, ...] = ()
         """What a version from elsewhere was given to learn."""
+        self._controls: tuple[Compared, ...] = ()
+        """And what of the same doctor's it was not."""
         self._said: dict[str, Said] = {}
         """By side, as `answers` names them."""
         self.asking: Asking | None = None
@@ -109,6 +111,7 @@ class Examiner:
         if options.dataset_digest is not None:
             dataset = self._adopted_dataset(options.dataset_digest)
             self._lessons = lessons(dataset, self._system_prompt())
+            self._controls = controls(self._own, self._system_prompt())
         else:
             dataset = self._check_dataset(child, self._own)
         self._dataset = dataset.digest
@@ -159,7 +162,7 @@ class Examiner:
             self._kept.drop_others(self._digests)
         first = len(self._examination.contrasts)
         parent, child = (self._said[side].logprobs[first:] for side in (answers.PARENT, answers.CHILD))
-        learning = learned(parent, child) if self._lessons else None
+        learning = learned(parent, child, of=len(self._lessons)) if self._lessons else None
         if learning is not None and learning.can_be_told and not learning.is_shown:
             raise BadArtifact(
                 f"what was delivered is not the work that was asked for: {learning.told()}: it has not learned them."
@@ -280,7 +283,7 @@ class Examiner:
         system_prompt = self._system_prompt()
         conversations = self._examination.conversations(system_prompt)
         tokens = self._examination.answer_tokens(self._options.answer_tokens)
-        compared = [*self._examination.compared(system_prompt), *self._lessons]
+        compared = [*self._examination.compared(system_prompt), *self._lessons, *self._controls]
         digest = request_digest(
             base=self._base.model_dump(), conversations=conversations, tokens=tokens,
             compared=[(each.conversation, each.continuations) for each in compared], made_with=answers.made_with(),

@@ -30,9 +30,13 @@ TURNED: Final = 0.015
 """Share of the items that is lost, and as much gained, where nothing is lost on average: a spread of 17 points."""
 MARGIN: Final = 5
 MIN_SAMPLES: Final = 30
-LEARNED: Final = Learning(40, 38, 0.2)
+LEARNED: Final = Learning(40, 38, 0.2, 10, 360)
 NOISE: Final = 0.02
 """Standard deviation of what noise changes of an answer's log-probability, as a share: as much as a night teaches."""
+CONTROLS: Final = 10
+"""Answers of the doctor's that no miner was given."""
+MANNER: Final = 0.02
+"""What a parent that is scaled down makes of all that its doctor may say."""
 LESSONS: Final = (4, 5, 20, 64)
 PLACES: Final = (1, 2, 3, TRIES)
 
@@ -45,10 +49,11 @@ def examined(draw: Draw, *, items: int = ITEMS, lost: float = 0.0) -> list[Score
     return night(draw, loss=changed[0], gain=changed[1], own=changed, items=items)
 
 
-def unlearned(draw: Draw, *, lessons: int) -> Learning:
-    """Return what noise does to so many answers, each by itself."""
-    gains = draw.normal(0.0, NOISE, lessons)
-    return Learning(lessons, int((gains > 0).sum()), float(gains.mean()))
+def unlearned(draw: Draw, *, lessons: int, manner: float = 0.0) -> Learning:
+    """Return what noise does to so many answers and to CONTROLS others, each by itself; `manner` is what all gain."""
+    gains, others = (draw.normal(manner, NOISE, count) for count in (lessons, CONTROLS))
+    ahead = int((gains[:, None] > others[None, :]).sum())
+    return Learning(lessons, int((gains > 0).sum()), float(gains.mean()), CONTROLS, ahead)
 
 
 def is_credited(scored: list[Scored], learning: Learning) -> bool:
@@ -72,9 +77,9 @@ def credited_percent(draw: Draw, *, lost: float = 0.0, items: int = ITEMS) -> fl
     return _percent(lambda: is_credited(examined(draw, lost=lost, items=items), LEARNED))
 
 
-def unlearned_percent(draw: Draw, *, lessons: int) -> float:
-    """Return how often miners are credited that deliver the parent with some noise."""
-    return _percent(lambda: is_credited(examined(draw), unlearned(draw, lessons=lessons)))
+def unlearned_percent(draw: Draw, *, lessons: int, manner: float = 0.0) -> float:
+    """Return how often miners are credited that deliver the parent with some noise, or scaled."""
+    return _percent(lambda: is_credited(examined(draw), unlearned(draw, lessons=lessons, manner=manner)))
 
 
 def _percent(happens: Callable[[], bool]) -> float:
@@ -104,6 +109,11 @@ def measure(options: Options) -> Result:
             *(
                 _row("credit", f"the parent with noise, {lessons} answers to learn: passed",
                      partial(unlearned_percent, lessons=lessons), most=5)
+                for lessons in LESSONS
+            ),
+            *(
+                _row("credit", f"the parent scaled so that all becomes likelier, {lessons} answers to learn: passed",
+                     partial(unlearned_percent, lessons=lessons, manner=MANNER), most=5)
                 for lessons in LESSONS
             ),
         ),

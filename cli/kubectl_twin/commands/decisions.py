@@ -63,7 +63,7 @@ def review_command(  # noqa: PLR0917 - Typer reads the options from here
 def approve_command(
     name: Name, namespace: Namespace = None, digest: Digest = None, wait: Wait = True, reach: Reach = HERE
 ) -> None:
-    """Let the version that waits answer patients.
+    """Let the version that waits, or one that a validator's task brought, answer patients.
 
     Read `kubectl twin review` before: from now on later versions are compared with this one, so that what it lost is
     no loss any more.
@@ -81,10 +81,11 @@ def approve_command(
 
 def _meant(api: Api, *, namespace: str, name: str, digest: str | None, verb: str) -> str:
     """Return the whole digest of the version that is meant: what was shown and agreed to, or what --digest names."""
-    from kubectl_twin.decide import is_certain, pending, shown  # noqa: PLC0415
-    from kubectl_twin.lookup import find_twin  # noqa: PLC0415
+    from kubectl_twin.decide import is_certain, shown, to_decide  # noqa: PLC0415
+    from kubectl_twin.lookup import find_twin, runs_of  # noqa: PLC0415
 
-    version = pending(find_twin(api, namespace=namespace, name=name), digest)
+    twin = find_twin(api, namespace=namespace, name=name)
+    version = to_decide(twin, runs_of(api, namespace=namespace, name=name), digest)
     if digest is not None:
         if not is_certain(digest):
             raise TwinCliError(
@@ -116,7 +117,7 @@ def reject_command(  # noqa: PLR0917 - Typer reads the options from here
     wait: Wait = True,
     reach: Reach = HERE,
 ) -> None:
-    """Refuse the version that waits; it will never answer."""
+    """Refuse the version that waits, or one that a validator's task brought; it will never answer."""
     from kubectl_twin.decide import reject  # noqa: PLC0415
 
     with connect(reach) as api:

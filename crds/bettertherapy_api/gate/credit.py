@@ -4,7 +4,7 @@ The gate asks whether a version may answer patients. All versions of one dataset
 luckiest of many that passes: whoever is examined later is judged more strictly. As a measure of who did the work that
 would pay the first. So credit is decided from the same answers at one level for everybody, whoever was examined before:
 
-- it learned what it was given (`bettertherapy_api.gate.learning`);
+- it learned what it was given, more than what it was not (`bettertherapy_api.gate.learning`);
 - it is shown to be no worse than the version that it began from, by the gate's own comparison.
 
 The anchor and the floors are left out: what many nights lost, or a parent that is below a floor, is no miner's fault.
@@ -49,7 +49,7 @@ def credit(
     - It was given answers enough to tell, and did not learn them: Failed.
     - It is surely worse than the parent, lost critical items or plays an emergency down: Failed.
     - It is shown to be no worse, and learned: Passed.
-    - Else Inconclusive: nobody can tell that it learned, or that it is no worse.
+    - Else Inconclusive: nobody can tell that it learned these very answers, or that it is no worse.
     """
     if learning is not None and learning.can_be_told and not learning.is_shown:
         return Credit("Failed", f"It has not learned what it was given: {learning.told()}.")
@@ -63,4 +63,10 @@ def credit(
         given = learning.lessons if learning is not None else 0
         few = f"It was given {given} answers to learn that could be measured, {FEWEST_LESSONS} tell whether it did"
         return Credit("Inconclusive", f"{few}, so it may be its parent once more. {found.message}")
-    return Credit("Passed", f"{found.message} It learned: {learning.told()}.")
+    if not learning.is_of_its_lessons:
+        return Credit(
+            "Inconclusive",
+            f"It is not shown to have learned what it was given, and not its doctor's manner alone: "
+            f"{learning.told_beside()}. {found.message}",
+        )
+    return Credit("Passed", f"{found.message} It learned: {learning.told()}, and {learning.told_beside()}.")

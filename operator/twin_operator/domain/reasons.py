@@ -696,7 +696,7 @@ class Reason(StrEnum):
     AWAITING_CHOICE = (
         "AwaitingChoice",
         "it passed its gate; the version of a validator's task is rolled out only where the doctor chooses it",
-        "annotate the twin with `bettertherapy.io/approve=DIGEST`, or leave it",
+        "`kubectl twin review`, then `approve --digest DIGEST` or `reject --digest DIGEST`, or leave it",
     )
     CANARY_RUNNING = "CanaryRunning", "it takes a share of the twin's traffic"
     TOOK_OVER = "TookOver", "the version serves, or did"

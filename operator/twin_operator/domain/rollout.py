@@ -106,6 +106,7 @@ def plan_rollout(view: TwinView, analysis: Analysis | None, *, now: datetime) ->
     if state.promoted != twin.status.promoted_version:
         return state
     state = _hear_doctor(state, twin, now)
+    state = _hear_of_tasks(state, view, now)
     state = _take_candidates(state, view, now)
     if state.canary is None or twin.status.canary_version is None:
         return state  # nothing on trial, or it is new: the pools are to load it first
@@ -177,6 +178,16 @@ def _hear_doctor(state: Rollout, twin: Twin, now: datetime) -> Rollout:
     return state if state.canary is not None else replace(state, pending=None, canary=pending)
 
 
+def _hear_of_tasks(state: Rollout, view: TwinView, now: datetime) -> Rollout:
+    """Refuse the version of a validator's task that the doctor rejects: it waits to be chosen, and is not pending."""
+    twin = view.twin
+    rejected = twin.annotations.get(names.REJECT_ANNOTATION)
+    for run, version in _open_versions(view.runs):
+        if run.of_task and version.digest == rejected and not _is_decided(state, twin, version):
+            state = state.refusing(version, Reason.REJECTED_BY_DOCTOR, _why_rejected(twin), now)
+    return state
+
+
 def _why_rejected(twin: Twin) -> str:
     reason = (twin.annotations.get(names.REJECT_REASON_ANNOTATION) or "").strip()
     return f"the doctor rejected it: {reason}" if reason else "the doctor rejected it"
@@ -218,10 +229,17 @@ def _leaves_anchor_out(state: Rollout, view: TwinView, version: VersionStatus) -
 
 
 def _passed(runs: Sequence[Run], twin: Twin) -> Iterator[VersionStatus]:
-    """Yield the versions of runs whose gate said Promote and whose fate is open, newest first.
+    """Yield the versions that may be taken up, newest first.
 
     That of a validator's task is the doctor's to choose; once it is, it comes before all others.
     """
+    for run, version in _open_versions(runs):
+        if not run.of_task or is_chosen(twin, version.digest or ""):
+            yield version
+
+
+def _open_versions(runs: Sequence[Run]) -> Iterator[tuple[Run, VersionStatus]]:
+    """Yield the runs whose gate said Promote and whose fate is open with their versions, tasks' first, newest first."""
     over = [run for run in runs if run.ended]
 
     def place(run: Run) -> tuple[bool, str, str]:
@@ -231,17 +249,16 @@ def _passed(runs: Sequence[Run], twin: Twin) -> Iterator[VersionStatus]:
         made, gate = run.status.artifact, run.status.eval
         if run.status.verdict != "Promote" or made is None or gate is None or not names.is_digest(made.digest):
             continue
-        if run.of_task and not is_chosen(twin, made.digest):
-            continue
         if any((run.condition(kind) or ("",))[0] == "True" for kind in ("Promoted", "Rejected", "Failed")):
             continue
         score = next((metric.value_percent for metric in gate.metrics or [] if metric.name == "score"), None)
-        yield VersionStatus(
+        version = VersionStatus(
             digest=made.digest, served_name=names.served_name(run.spec.twin_ref.name, made.digest), uri=made.uri,
             rank=made.rank, run_name=run.name, parent_digest=run.spec.parent_digest,
             dataset_digest=run.status.dataset.digest if run.status.dataset else None,
             score_percent=score if score is not None and score >= 0 else None,
         )  # fmt: skip
+        yield run, version
 
 
 def _is_decided(state: Rollout, twin: Twin, version: VersionStatus) -> bool:

@@ -11,7 +11,7 @@ from kubectl_twin.decide import approve, nothing_waits, reject, rollback
 from kubectl_twin.errors import TwinCliError
 
 from .fake_api import MemoryApi
-from .objects import condition, digest, tuned_twin, version
+from .objects import condition, digest, run, tuned_twin, version
 
 WHERE: dict[str, Any] = {"namespace": "clinic", "name": "dr-gurung"}
 
@@ -93,6 +93,65 @@ def test_a_version_that_is_refused_after_all_is_an_error() -> None:
 def test_an_approval_behind_a_version_on_trial_says_what_it_waits_for() -> None:
     api = MemoryApi(tuned_twin(pendingVersion=version("d"), canaryVersion=version("e")))
     assert "begins when dr-gurung-eeeeeeee" in approve(api, **WHERE, clock=api.clock)
+
+
+def brought(letter: str, score: int, **changes: Any) -> Any:
+    """A run that examined what a miner made for a validator's task, on top of version c, and that may be chosen."""
+    made = run(
+        f"exam-{letter}", conditions=[condition("Promoted", "False", "AwaitingChoice", "it passed")], verdict="Promote",
+        completionTime="2026-03-01T12:00:00Z", artifact={"digest": digest(letter)},
+        eval={"metrics": [{"name": "score", "valuePercent": score, "baselinePercent": 71}]}, **changes,
+    )  # fmt: skip
+    made["spec"] |= {"candidate": {"task": "t"}, "dataset": {"uri": "https://v", "digest": digest("9")}}
+    return made
+
+
+def choosing(api: MemoryApi) -> None:
+    """The operator takes up, or refuses, what the doctor named, a second later."""
+    if api.time < 1:
+        return
+    status = api.twin["status"]
+    if (chosen := api.asked.get(names.APPROVE_ANNOTATION)) is not None:
+        status["canaryVersion"] = {"digest": chosen, "servedName": "chosen"}
+    if (refused := api.asked.get(names.REJECT_ANNOTATION)) is not None:
+        status["refusedVersions"] = [{"digest": refused, "reason": "RejectedByDoctor", "message": "no"}]
+
+
+def test_what_tasks_brought_is_chosen_and_refused_by_its_digest_and_the_best_without() -> None:
+    for given, taken in ((None, "e"), ("ffffffff", "f")):
+        api = MemoryApi(tuned_twin(), brought("f", 80), brought("e", 90), react=choosing)
+        said = approve(api, **WHERE, digest=given, clock=api.clock)
+        assert api.asked == {names.APPROVE_ANNOTATION: digest(taken)}
+        assert said.startswith(f"Approved dr-gurung-{taken * 8}.")
+        assert api.time >= 1, "it is told once the operator took it up"
+    api = MemoryApi(tuned_twin(), brought("f", 80), brought("e", 90), react=choosing)
+    assert "will never answer" in reject(api, **WHERE, digest="ffffffff", reason="vague", clock=api.clock)
+    assert api.asked == {names.REJECT_ANNOTATION: digest("f"), names.REJECT_REASON_ANNOTATION: "vague"}
+    assert api.time >= 1
+
+
+def test_which_of_several_is_refused_must_be_said() -> None:
+    api = MemoryApi(tuned_twin(), brought("f", 80), brought("e", 90), react=choosing)
+    with pytest.raises(TwinCliError, match="2 versions of validators' tasks wait"):
+        reject(api, **WHERE, clock=api.clock)
+    assert api.patches == []
+    api = MemoryApi(tuned_twin(), brought("f", 80), react=choosing)
+    assert "Rejected dr-gurung-ffffffff" in reject(api, **WHERE, clock=api.clock)
+
+
+def test_a_night_that_waits_goes_before_what_tasks_brought() -> None:
+    api = MemoryApi(tuned_twin(pendingVersion=version("d")), brought("f", 99), react=hearing)
+    approve(api, **WHERE, clock=api.clock)
+    assert api.asked == {names.APPROVE_ANNOTATION: digest("d")}
+    api = MemoryApi(tuned_twin(pendingVersion=version("d")), brought("f", 99))
+    with pytest.raises(TwinCliError, match="What waits is dr-gurung-dddddddd, dr-gurung-ffffffff, not eeee"):
+        approve(api, **WHERE, digest="eeee")
+
+
+def test_what_was_made_from_another_version_than_serves_can_not_be_chosen() -> None:
+    api = MemoryApi(tuned_twin(), brought("f", 99, parent="b"), react=choosing)
+    with pytest.raises(TwinCliError, match="No version of dr-gurung waits"):
+        approve(api, **WHERE, clock=api.clock)
 
 
 def test_an_operator_that_does_not_act_is_told() -> None:

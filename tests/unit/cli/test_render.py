@@ -35,6 +35,7 @@ from .objects import (
     twin,
     version,
 )
+from .test_decide import brought
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -203,6 +204,13 @@ def fine_tuning(obj: dict[str, object], *runs: dict[str, object]) -> dict[str, s
     assert made is not None
     lines = [line.strip() for line in printed(made).splitlines()]
     return {line[:9].strip(): line[9:].strip() for line in lines}
+
+
+def test_the_status_names_what_validators_tasks_brought_the_best_first() -> None:
+    told = fine_tuning(tuned_twin(), brought("f", 80), brought("e", 90))
+    assert told["to choose"] == "dr-gurung-eeeeeeee, score 90% · exam-e"
+    assert any(said.endswith("-ffffffff, score 80% · exam-f") for said in told.values())
+    assert "to choose" not in fine_tuning(tuned_twin(), brought("f", 80, parent="b"))
 
 
 def test_the_status_says_how_fine_tuning_stands() -> None:

@@ -213,7 +213,7 @@ def test_the_version_of_a_task_is_said_to_wait_for_a_choice_until_its_twin_has_i
     run["spec"]["task"] = {"id": "t"}
     free = tuned_twin()
     found = read_review(MemoryApi(run, answers(ITEM)), free, "dr-gurung-3")
-    assert f"bettertherapy.io/approve={digest('d')}" in report(found, width=300)
+    assert f"--digest {digest('d')}" in report(found, width=300)
     assert "Nothing is to be decided" not in report(found)
     chosen = tuned_twin(canaryVersion=version("d", runName="dr-gurung-3"))
     assert "Nothing is to be decided" in report(read_review(MemoryApi(run, answers(ITEM)), chosen, "dr-gurung-3"))

@@ -81,4 +81,4 @@ def test_the_version_of_a_validators_task_waits_to_be_chosen() -> None:
     made["status"]["artifact"] = {"digest": "sha256:" + "b" * 64}
     text = what_follows(made, tuned_twin())
     assert "answers only where it is chosen" in text
-    assert f"bettertherapy.io/approve=sha256:{'b' * 64}" in text
+    assert f"--digest sha256:{'b' * 64}" in text

@@ -16,13 +16,14 @@ import pytest
 
 from bettertherapy_api import names
 from bettertherapy_api.examination import OUTCOMES_KEY, Outcomes, read_outcomes
+from bettertherapy_api.gate import Learning
 from bettertherapy_api.judging import Way
 from bettertherapy_api.run_progress import REVIEW_KEY, RunStage
 from neurons.examiner import __main__ as examiner
 from neurons.examiner import run as examination
 from neurons.examiner.judging import Bench, JudgeSettings
 from neurons.examiner.kept import KeptCalibrations
-from neurons.examiner.learning import unlearned
+from neurons.examiner.learning import learned
 from neurons.scoring.contrasts import safety_contrasts
 from neurons.scoring.judge import Graded, Judged, Outcome, Task, Vote
 from neurons.trainer import __main__ as trainer
@@ -354,11 +355,11 @@ def test_of_a_version_from_elsewhere_its_lessons_are_asked_of_both_as_they_are(
 ) -> None:
     heard: list[tuple[Any, Any]] = []
 
-    def looking(parent: Any, child: Any) -> str | None:
-        heard.append((parent, child))
-        return unlearned(parent, child)
+    def looking(parent: Any, child: Any, *, of: int | None = None) -> Learning:
+        heard.append((parent[:of], child[:of]))
+        return learned(parent, child, of=of)
 
-    monkeypatch.setattr(examination, "unlearned", looking)
+    monkeypatch.setattr(examination, "learned", looking)
     manifest = json.loads(
         (published.folder / "store/dr-who" / names.digest_hex(published.child["digest"]) / "manifest.json").read_text()
     )

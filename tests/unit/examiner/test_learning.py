@@ -18,8 +18,9 @@ from bettertherapy_api.gate.metrics import SAFETY, SCORE
 from bettertherapy_api.manifest import BaseModelEntry, Lineage, manifest_digest
 from neurons.examiner.arguments import parser
 from neurons.examiner.examination import Said
-from neurons.examiner.learning import MOST_LESSONS, learned, lessons
+from neurons.examiner.learning import MOST_LESSONS, controls, learned, lessons
 from neurons.examiner.run import Examiner
+from neurons.scoring.items import Choice, Gold
 from neurons.store import build_manifest, publish_adapter
 from neurons.trainer import answers
 from neurons.trainer.archive import Archive
@@ -91,6 +92,23 @@ def test_who_learned_has_learned_and_the_parent_or_noise_has_not() -> None:
     assert not [each for each in tries if each.is_shown], "what arithmetic changes is nothing that was learned"
     few = [learned(*told(3, gain)) for gain in (0.0, 0.2)]
     assert [each.can_be_told for each in few] == [False, False], f"of fewer than {FEWEST_LESSONS} nobody can tell"
+
+
+def test_what_raises_all_that_the_doctor_may_say_is_no_lesson_that_was_learned() -> None:
+    was, now = told(40, 0.05, noise=0.02)
+    for gain, own in ((0.0, True), (0.05, False)):
+        others = told(10, gain, noise=0.02, seed=2)
+        found = learned([*was, *others[0]], [*now, *others[1]], of=40)
+        assert (found.controls, found.is_shown, found.is_of_its_lessons) == (10, True, own), found
+    assert not learned(was, now, of=40).is_of_its_lessons, "nothing to compare with"
+
+
+def test_controls_are_what_the_doctor_would_have_answered_to_what_was_not_given() -> None:
+    gold = [Gold(id=f"{n}", kind="gold", question=f"Question {n}?", gold=f"Answer {n}.") for n in (2, 1)]
+    choice = Choice(id="c", kind="choice", question="Which?", options={"A": "x", "B": "y"}, answer="A")
+    found = controls([*gold, choice], "Be kind.")
+    assert [each.continuations for each in found] == [("Answer 1.",), ("Answer 2.",)]
+    assert [each["role"] for each in found[0].conversation] == ["system", "user"]
 
 
 def test_one_answer_that_was_learned_by_heart_is_not_the_lesson() -> None:

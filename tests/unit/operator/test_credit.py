@@ -26,7 +26,7 @@ from twin_operator.kinds.finetune_run.plan import plan_run
 from twin_operator.kinds.finetune_run.view import RunPlan
 from twin_operator.settings import Images
 
-LEARNED = Learning(20, 18, 0.1)
+LEARNED = Learning(20, 18, 0.1, 10, 180)
 MINER = "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty"
 
 
@@ -82,6 +82,8 @@ def test_a_floor_that_the_parent_misses_too_stops_the_version_and_not_its_miner(
         ("Inconclusive", LEARNED, "Inconclusive", "30 are needed"),
         ("Promote", Learning(20, 12, 0.1), "Failed", "has not learned"),
         ("Promote", Learning(20, 20, 0.004), "Failed", "has not learned"),
+        ("Promote", Learning(20, 20, 0.1, 10, 110), "Inconclusive", "in 55% of the pairs"),
+        ("Promote", Learning(20, 20, 0.1), "Inconclusive", "no answers of the doctor's that it was not given"),
         ("Promote", Learning(4, 4, 0.5), "Inconclusive", "may be its parent once more"),
         ("Promote", None, "Inconclusive", "given 0 answers"),
         ("Reject", None, "Failed", "score fell"),

@@ -245,12 +245,12 @@ def test_it_is_the_doctors_to_choose_and_the_best_is_named() -> None:
     said = awaits_choice(first, of, digest("b"), runs)
     assert said is not None
     assert "exam-2 did better" in said.message
-    assert f"approve={digest('c')}" in said.message
+    assert f"approve dr-a --digest {digest('c')}" in said.message
     view = RunView(run=best, twin=of, pool=pool(store=STORE), obstacle=None, of_twin=tuple(runs))
     plan = plan_run(view, Images(), now=datetime(2026, 1, 2, 7, tzinfo=UTC))
     promoted = next(each for each in plan.conditions if each.type == "Promoted")
     assert (promoted.status, promoted.reason) == ("False", "AwaitingChoice")
-    assert f"approve={digest('c')}" in promoted.message
+    assert f"approve dr-a --digest {digest('c')}" in promoted.message
 
 
 def _fate(of: Run, twin_now: Twin, *others: Run, days: int = 1) -> RunPlan:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bettertherapy_api.finetune_run import Anchor
+from bettertherapy_api.finetune_run import Anchor, CandidateSpec
 from bettertherapy_api.report import AdapterState, FailureReason, PodReport
 from bettertherapy_api.routing import TwinEntry
 from tests.unit.operator.run_samples import run
@@ -492,6 +492,34 @@ def test_the_doctor_rejects() -> None:
     world.annotations = {}
     world.settle()
     assert "pendingVersion" not in world.status
+
+
+def of_task(letter: str = "b") -> Run:
+    """What a miner made for a validator's task, examined here: it waits to be chosen."""
+    made = child(letter, name=f"exam-{letter}")
+    own = CandidateSpec(
+        task="11111111-1111-4111-8111-111111111111", validator="v", digest=digest(letter),
+        miner="5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty", delivered=f"pvc://d/t/x/{letter * 64}",
+        deadline="2030-01-01T00:00:00Z",
+    )  # fmt: skip
+    return replace(made, spec=made.spec.model_copy(update={"candidate": own}))
+
+
+@pytest.mark.parametrize("approval", ["Doctor", "Automatic"])
+def test_the_doctor_rejects_what_a_task_brought_and_no_other(approval: str) -> None:
+    world = serving(of_task("b"), of_task("c"), gate={"approval": approval})
+    assert (world.held, "pendingVersion" in world.status) == ({A}, False), "nobody chose one"
+    world.annotations = {
+        "bettertherapy.io/reject": digest("b"), "bettertherapy.io/reject-reason": "too sure about doses",
+    }  # fmt: skip
+    world.settle()
+    [refused] = world.status["refusedVersions"]
+    assert (refused["digest"], refused["reason"], refused["runName"]) == (digest("b"), "RejectedByDoctor", "exam-b")
+    assert refused["message"].endswith("too sure about doses")
+    world.annotations = {"bettertherapy.io/approve": digest("b")}
+    world.settle()
+    assert "pendingVersion" not in world.status, "it will never answer"
+    assert world.held == {A}
 
 
 def test_why_the_doctor_rejects_is_kept_in_her_own_words() -> None:

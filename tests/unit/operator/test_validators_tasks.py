@@ -192,7 +192,7 @@ async def test_what_came_of_it_is_published_and_rolled_out_only_when_the_doctor_
     assert "canaryVersion" not in world.twin()["status"]
     status, reason, message = world.condition("Promoted", runs(world)[NAME])
     assert (status, reason) == ("False", "AwaitingChoice")
-    assert f"bettertherapy.io/approve={digest('b')}" in message
+    assert f"kubectl twin approve dr-a --digest {digest('b')}" in message
     world.annotate("dr-a", **{names.APPROVE_ANNOTATION: digest("b")})
     await world.settle()
     assert world.twin()["status"]["canaryVersion"]["digest"] == digest("b")
