@@ -68,9 +68,9 @@ class Settings:
     lora_targets: str = ""
     """Attention: the engine wraps attention's projections alone, and adapters that change others are refused."""
     max_lora_rank: int | None = None
-    """What the engine was started for, where that may be less than the pool's limit."""
+    """What the engine was started for, where the operator restarts it for a higher rank."""
     follows_adapters: bool = False
-    """The operator restarts the engine for adapters that need more than it was started for."""
+    """The operator restarts the engine for adapters that change more than attention."""
     images: bool = False
     """Messages may hold images, as data URLs: the pool allows them."""
     retry_first: float = 0.2
@@ -134,9 +134,7 @@ def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str]
     option("--store-uri", "STORE_URI", "", "root of the pool's adapter store")
     option("--lora-targets", "ENGINE_LORA_TARGETS", "", "Attention: what the engine wraps; all it can by default")
     option("--max-lora-rank", "ENGINE_MAX_LORA_RANK", "", "rank that the engine was started for; the pool's by default")
-    option(
-        "--follows-adapters", "ENGINE_FOLLOWS_ADAPTERS", "", "true: the engine is restarted for adapters that need it"
-    )
+    option("--follows-adapters", "ENGINE_FOLLOWS_ADAPTERS", "", "true: it is restarted for adapters that change more")
     option("--wedge-seconds", "WEDGE_SECONDS", "60", "no progress with requests in flight for this long is a wedge")
     option("--drain-seconds", "DRAIN_SECONDS", "120", "longest wait for running requests when the pod stops")
     option("--max-body-bytes", "MAX_BODY_BYTES", str(MAX_BODY_BYTES), "largest request body")

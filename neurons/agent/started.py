@@ -28,9 +28,9 @@ class Started:
     attention_only: bool = False
     """It wraps attention's projections alone."""
     max_rank: int | None = None
-    """Highest rank that it takes; None: the pool's own limit."""
+    """Highest rank that it takes, until the operator restarts it for a higher one; None: the pool's own limit."""
     follows: bool = False
-    """The operator restarts engines for adapters that need more."""
+    """The operator restarts it for adapters that change more."""
 
     def refuse(self, *, rank: int, beyond: Sequence[str]) -> None:
         """Raise Failure for an adapter of this rank that changes these modules beyond attention's."""
@@ -39,7 +39,7 @@ class Started:
                 FailureReason.RANK_TOO_HIGH,
                 f"the adapter has rank {rank}, and this pod's engine was started for {self.max_rank} at most. With "
                 "engine.maxLoraRank Auto it is restarted for it: the MinerPool's condition EnginesTuned says when.",
-                retryable=self.follows,
+                retryable=True,
             )
         if not self.attention_only or not beyond:
             return

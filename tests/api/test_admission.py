@@ -195,7 +195,15 @@ REFUSED_POOLS = {
     "endpoint no url": ([_set("spec.engine", {"endpoint": "engine:8000"})], "spec.engine.endpoint"),
     "maxLoras zero": ([_set("spec.engine.maxLoras", 0)], "maxLoras must be a number from 1 to 256, or Auto"),
     "maxLoras as a word": ([_set("spec.engine.maxLoras", "Many")], "maxLoras must be a number from 1 to 256, or Auto"),
-    "rank vLLM has not": ([_set("spec.engine.maxLoraRank", 12)], "Unsupported value"),
+    "rank vLLM has not": (
+        [_set("spec.engine.maxLoraRank", 12)],
+        "maxLoraRank must be one of 8, 16, 32, 64, 128, 256, or Auto",
+    ),
+    "rank as a word": (
+        [_set("spec.engine.maxLoraRank", "High")],
+        "maxLoraRank must be one of 8, 16, 32, 64, 128, 256, or Auto",
+    ),
+    "modules that nobody knows": ([_set("spec.engine.loraTargets", "Mlp")], "Unsupported value"),
     "quantity that is none": ([_set("spec.resources", {"requests": {"memory": "much"}})], "spec.resources.requests"),
     "negative replicas": ([_set("spec.replicas", -1)], "spec.replicas"),
     "min above max": ([_set("spec.autoscaling", {"min": 3, "max": 2})], "autoscaling.min must not be above"),
@@ -439,7 +447,8 @@ GOOD = {
             {
                 "device": "GPU",
                 "maxLoras": 16,
-                "maxLoraRank": 64,
+                "maxLoraRank": "Auto",
+                "loraTargets": "Attention",
                 "args": ["--gpu-memory-utilization=0.9", "--model-impl=vllm"],
             },
         ),
@@ -517,7 +526,9 @@ def test_pool_defaults(kubectl: Kubectl, namespace: str) -> None:
     stdin = _with(POOL, _remove("spec.engine"), _set("spec.autoscaling", {}), _set("spec.disruption", {}))
     kubectl("create", "-n", namespace, "-f", "-", stdin=stdin)
     spec = json.loads(kubectl("get", "mp", "smollm2", "-n", namespace, "-o", "json").stdout)["spec"]
-    assert spec["engine"] == {"device": "GPU", "maxLoras": "Auto", "maxLoraRank": 16}
+    assert spec["engine"] == {
+        "device": "GPU", "maxLoras": "Auto", "maxLoraRank": 16, "loraTargets": "AllLinear",
+    }  # fmt: skip
     assert spec["miner"] == {"replicas": 1, "candidates": 1, "latencyBudgetSeconds": 30, "images": False}
     assert (spec["replicas"], spec["drainSeconds"]) == (1, 60)
     assert spec["disruption"] == {"maxUnavailable": 1}

@@ -290,10 +290,9 @@ def _told_of_engine(pool: Pool, tuning: EngineTuning) -> list[Manifest]:
     engine, told = pool.spec.engine, []
     if tuning.lora_targets is LoraTargets.ATTENTION:
         told.append(env("ENGINE_LORA_TARGETS", tuning.lora_targets.value))
+        told += [env("ENGINE_FOLLOWS_ADAPTERS", "true")] if engine.lora_targets == "Auto" else []
     if engine.max_lora_rank == "Auto":
         told.append(env("ENGINE_MAX_LORA_RANK", str(tuning.max_lora_rank)))
-    if "Auto" in (engine.lora_targets, engine.max_lora_rank):
-        told.append(env("ENGINE_FOLLOWS_ADAPTERS", "true"))
     return told
 
 

@@ -11,6 +11,7 @@ import pytest
 from bettertherapy_api import names
 from neurons.store.base_model import folder_modules
 from tests.unit.operator.children.pods import ENDPOINT, GPU, OVERLAY, built, children, computing, containers, pod_of
+from twin_operator.domain.tuning import Needs
 from twin_operator.kinds.miner_pool.engine_deployment import tuning_in
 
 
@@ -188,9 +189,11 @@ def test_only_attention_is_wrapped_where_the_pool_says_so() -> None:
 def test_the_agent_is_told_what_the_engine_was_started_for_where_that_is_less_than_all() -> None:
     assert told_to_agent() == {}
     assert told_to_agent(loraTargets="Attention") == {"ENGINE_LORA_TARGETS": "Attention"}
-    assert told_to_agent(loraTargets="Auto", maxLoraRank="Auto") == {
-        "ENGINE_MAX_LORA_RANK": "16", "ENGINE_FOLLOWS_ADAPTERS": "true",
-    }  # fmt: skip
+    assert told_to_agent(loraTargets="Auto", maxLoraRank="Auto") == {"ENGINE_MAX_LORA_RANK": "16"}
+    follows = built(spec={"engine": {"loraTargets": "Auto"}}, needs=Needs(adapters=1, twins=1, rank=8))
+    [engine, _] = [each for each in follows.manifests if each["kind"] == "Deployment"]
+    told = [each["name"] for each in containers(pod_of(engine))["agent"]["env"]]
+    assert {"ENGINE_LORA_TARGETS", "ENGINE_FOLLOWS_ADAPTERS"} <= set(told)
 
 
 @pytest.mark.parametrize(
