@@ -30,7 +30,7 @@ class _Flow(Generic[T]):
 
 
 class FairQueue(Generic[T]):
-    """What waits for one server, by flow. Each call takes O(log of the flows that wait), and as much for each that may not.
+    """What waits for one server, by flow. A call takes O(log of the flows that wait), and as much for each passed over.
 
     Of what waits in a flow of weight w, the first starts after at most floor(v / w) + 1 starts of each other flow of
     weight v, whatever those ask for, from when it may start.

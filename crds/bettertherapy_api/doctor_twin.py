@@ -91,8 +91,9 @@ class Placement(ApiModel):
     )
     mode: Literal["All", "Spread", "OnDemand"] = "All"
     """All: every pod holds it, and miners prefer those that the operator chooses, so that twins share the LoRA slots.
-    Spread: `replicas` pods alone, which the operator chooses. OnDemand: a pod that the operator chooses verifies each new
-    version once, loads what answers at the first request, which waits for it, and lets the least recently used go."""
+    Spread: `replicas` pods alone, which the operator chooses. OnDemand: a pod that the operator chooses verifies each
+    new version once, loads what answers at the first request, which waits for it, and lets the least recently used
+    go."""
     replicas: Annotated[int | None, Field(ge=1, le=1000)] = None
     """Number of pods, for mode Spread. With one, nobody answers while that pod is being replaced; above 64 every pod
     holds it."""

@@ -54,8 +54,8 @@ class PoolHeader(ApiModel):
     max_lora_rank: Annotated[int, Field(ge=0, le=4096)]
     """Highest rank that an adapter may have."""
     max_at_hand: Annotated[int | None, Field(ge=1, le=65536)] = None
-    """Adapters that one engine keeps in memory: what is loaded on demand beyond it makes way for others. Absent: as many
-    as it has slots."""
+    """Adapters that one engine keeps in memory: what is loaded on demand beyond it makes way for others. Absent: as
+    many as it has slots."""
     max_running: Annotated[int | None, Field(ge=1, le=65536)] = None
     """Requests that one engine runs at once: what is more waits in miners, by twin. Absent: nobody knows."""
     miners_have_tokens: bool = False

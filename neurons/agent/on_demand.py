@@ -43,7 +43,7 @@ class OnDemand:
         is_held: Callable[[str], bool],
         counted: Callable[[str], None] = lambda outcome: None,
     ) -> None:
-        """`is_held` tells whether a name is held at all times; `counted` is told what came of each wait, and evictions."""
+        """`is_held` tells whether a name is held at all times; `counted` is told what came of a wait, and evictions."""
         self._wanted, self._keepers, self._loader, self._traffic = wanted, keepers, loader, traffic
         self._is_held, self._counted = is_held, counted
         self._used: OrderedDict[str, None] = OrderedDict()

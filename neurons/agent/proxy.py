@@ -82,7 +82,7 @@ class Proxy:
         demand_seconds: float,
         images: bool = False,
     ) -> None:
-        """`images`: messages may hold some, as data URLs; `demand_seconds`: longest wait for an adapter to be loaded."""
+        """`images`: messages may hold some, as data URLs; `demand_seconds`: longest wait for an adapter's load."""
         self._demand_seconds = demand_seconds
         self._images = images
         self._engine = engine
@@ -143,22 +143,28 @@ class Proxy:
             )
         self._shares.begin(whose)
         try:
-            on_demand.used(name)
-            if self._roster.verified(name) is None and on_demand.adapter(name) is not None:
-                await on_demand.bring(name, seconds=self._demand_seconds)
-                if self.draining:
-                    return self._elsewhere("Draining", "this pod is being stopped and takes no new requests")
-            keeper = self._roster.verified(name)
-            if keeper is None and name not in self._base_names():
-                return self._not_here(name)
-            digest = keeper.adapter.digest if keeper is not None else None
-            # From the look at what is verified until the request is counted nothing awaits: no adapter can be unloaded
-            # in between.
-            body, asked = orjson.dumps(document), Asked.of(document)
-            return await self._forward(request, path, name, digest, body=body, asked=asked)
+            return await self._answer(request, path, name, document)
         finally:
             self._shares.end(whose)
             on_demand.idle()
+
+    async def _answer(
+        self, request: web.BaseRequest, path: str, name: str, document: dict[str, Any]
+    ) -> web.StreamResponse:
+        """Send a request on, once its adapter is here if it is one that is loaded on demand."""
+        on_demand = self._roster.on_demand
+        on_demand.used(name)
+        if self._roster.verified(name) is None and on_demand.adapter(name) is not None:
+            await on_demand.bring(name, seconds=self._demand_seconds)
+            if self.draining:
+                return self._elsewhere("Draining", "this pod is being stopped and takes no new requests")
+        keeper = self._roster.verified(name)
+        if keeper is None and name not in self._base_names():
+            return self._not_here(name)
+        digest = keeper.adapter.digest if keeper is not None else None
+        # From the look at what is verified until the request is counted nothing awaits: no adapter is unloaded between.
+        body, asked = orjson.dumps(document), Asked.of(document)
+        return await self._forward(request, path, name, digest, body=body, asked=asked)
 
     def _not_here(self, name: str) -> web.Response:
         """Answer that the adapter isn't here, or isn't yet."""

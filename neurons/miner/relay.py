@@ -161,7 +161,6 @@ class Relay:
         else:
             return response
         finally:
-            attempt.turn.leave()
             self._leave_line(attempt)
             self._spread.end(twin.name)
             self._running.end(twin.name)
@@ -197,19 +196,12 @@ class Relay:
         pause = FIRST_PAUSE_SECONDS
         while True:
             snapshot = self._tables.snapshot
-            if snapshot.ready_pods:
-                self._demand.met()
             version, pods = self._route(attempt, snapshot)
             usable = self._usable(attempt, pods)
-            if version is None or not usable:
-                attempt.turn.leave()
-                self._leave_line(attempt)
-                left = hold_until - time.monotonic()
-                if attempt.refused is not None and not attempt.waits_for(left):
-                    return self._pass_on(attempt, attempt.refused)
-                changed = await self._hold(attempt, snapshot.number, left, pause if pods else None)
-                pause = FIRST_PAUSE_SECONDS if changed else min(2 * pause, MAX_PAUSE_SECONDS)
-                attempt.look_again(pods)
+            if not usable or version is None:
+                if (error := await self._without_pods(attempt, snapshot, pods, pause, hold_until)) is not None:
+                    return error
+                pause = self._next_pause(snapshot, pause)
                 continue
             pod = self._place(attempt, usable)
             if pod is None:
@@ -245,6 +237,8 @@ class Relay:
 
     def _route(self, attempt: Attempt, snapshot: Snapshot) -> tuple[VersionRoute | None, tuple[Pod, ...]]:
         """Return the version that answers and the pods that hold it; raises RequestError when none ever will."""
+        if snapshot.ready_pods:
+            self._demand.met()
         twin = snapshot.twins.get(attempt.asked.twin)
         if attempt.transcript is not None and attempt.version is not None:
             # The rest must be the same version's; and a name that is another's by now is another doctor's.
@@ -270,6 +264,25 @@ class Relay:
         attempt.twin, attempt.version = twin, version
         return version, pods
 
+    async def _without_pods(
+        self, attempt: Attempt, snapshot: Snapshot, pods: tuple[Pod, ...], pause: float, until: float
+    ) -> web.StreamResponse | None:
+        """Wait for a pod, or pause before those that didn't take it are asked again; return an engine's error where
+        waiting brings no better.
+        """
+        self._leave_line(attempt)
+        left = until - time.monotonic()
+        if attempt.refused is not None and not attempt.waits_for(left):
+            return self._pass_on(attempt, attempt.refused)
+        await self._hold(attempt, snapshot.number, left, pause if pods else None)
+        attempt.look_again(pods)
+        return None
+
+    def _next_pause(self, seen: Snapshot, pause: float) -> float:
+        """Return how long to pause next: longer each time, and anew from a short one where the tables changed."""
+        changed = self._tables.snapshot.number != seen.number
+        return FIRST_PAUSE_SECONDS if changed else min(2 * pause, MAX_PAUSE_SECONDS)
+
     def _usable(self, attempt: Attempt, pods: tuple[Pod, ...]) -> list[Pod]:
         """Return the pods that may be asked now, whether they have room or not; those that lately failed only alone."""
         avoid, now = attempt.avoid, time.monotonic()
@@ -293,7 +306,9 @@ class Relay:
         return pod
 
     async def _wait_for_turn(self, attempt: Attempt, usable: list[Pod]) -> None:
-        """Wait for a place at one of these pods, for a while. Raises RequestError (429) when too many or too long do."""
+        """Wait for a place at one of these pods, for a while. Raises RequestError (429) when too many wait, or this one
+        has for too long.
+        """
         turn, twin = attempt.turn, attempt.twin.name
         if not attempt.in_line:
             if not self._held.admits(twin, of=len(self._tables.snapshot.twins)):
@@ -319,7 +334,8 @@ class Relay:
         )
 
     def _leave_line(self, attempt: Attempt) -> None:
-        """Count a request no longer among those that wait for a place."""
+        """Let a request wait for a place no longer."""
+        attempt.turn.leave()
         if attempt.in_line:
             attempt.in_line = False
             self._held.end(attempt.turn.twin)
@@ -363,7 +379,7 @@ class Relay:
             return asked.drawn(twin, version, manner, candidates=draws, logprobs=logprobs)
         return asked.to_bytes(twin, version, manner)
 
-    async def _hold(self, attempt: Attempt, number: int, left: float, pause: float | None) -> bool:
+    async def _hold(self, attempt: Attempt, number: int, left: float, pause: float | None) -> None:
         """Wait for a newer table, at most `left` seconds or `pause`. Raises RequestError when the time is up."""
         twin = attempt.twin.name
         if left <= 0 and attempt.retry_after is not None:
@@ -386,7 +402,7 @@ class Relay:
         if without_pods:
             self._demand.begin()
         try:
-            return await self._tables.wait(number, left if pause is None else min(left, pause))
+            await self._tables.wait(number, left if pause is None else min(left, pause))
         finally:
             if without_pods:
                 self._demand.end()

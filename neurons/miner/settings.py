@@ -99,8 +99,8 @@ class Settings:
     drain_seconds: float = 60.0
     """Longest wait for requests in flight once the miner has stopped listening."""
     max_held: int = 1024
-    """Requests that wait for a pod, or for a place at one, at once; beyond it, an eighth for twins below their fair share, and an eighth
-    divided among all."""
+    """Requests that wait for a pod, or for a place at one, at once; beyond it, an eighth for twins below their fair
+    share, and an eighth divided among all."""
     turn_seconds: float = 30.0
     """How long a request waits for a place at an engine that is there and full, before it is answered 429."""
     twin_weights: Mapping[str, float] = field(default_factory=dict)

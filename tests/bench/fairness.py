@@ -109,7 +109,7 @@ def _figures(ways: list[_Way]) -> Iterator[Figure]:
             )  # fmt: skip
         yield Figure(
             subject=way.name, figure="the same, beside it against without", unit="times", spread=Spread.of(ratios),
-            target=f"≤ {TARGET_RATIO} ×" if way.name == FAIR else None,
+            target=f"≤ {TARGET_RATIO} times" if way.name == FAIR else None,
             met=Spread.of(ratios).median <= TARGET_RATIO if way.name == FAIR else None,
         )  # fmt: skip
         yield Figure(

@@ -468,8 +468,8 @@ class Reason(StrEnum):
     PLACED = "Placed", "all is well: the message says which pods hold the twin, the preferred one first"
     ON_DEMAND = (
         "OnDemand",
-        "all is well: the twin's `spec.placement.mode` is OnDemand and nobody asked it of late, so no pod holds it; what "
-        "was found when it was loaded last says nothing of the next time",
+        "all is well: the twin's `spec.placement.mode` is OnDemand and nobody asked it of late, so no pod holds it; "
+        "what was found when it was loaded last says nothing of the next time",
     )
     TOO_FEW_PODS = (
         "TooFewPods",

@@ -42,8 +42,9 @@ class Tables:
         """Want these adapters and no others; returns the slice."""
         self._generation += 1
         header = PoolHeader(
-            name=pool, uid="pool-uid", generation=self._generation, base_model=BaseModelRef(name=base), max_loras=max_loras,
-            max_lora_rank=max_lora_rank, miners_have_tokens=self._miners_have_tokens, max_running=running, max_at_hand=at_hand,
+            name=pool, uid="pool-uid", generation=self._generation, base_model=BaseModelRef(name=base),
+            max_loras=max_loras, max_lora_rank=max_lora_rank, miners_have_tokens=self._miners_have_tokens,
+            max_running=running, max_at_hand=at_hand,
         )  # fmt: skip
         twins: dict[str, TwinEntry] = {}
         for entry in (a.entry() if isinstance(a, FakeAdapter) else a for a in adapters):

@@ -8,12 +8,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import aiohttp
 
 from bettertherapy_api import names
-from bettertherapy_api.routing import BaseModelRef, PodEntry, PoolHeader, RoutingSlice, TwinEntry, Version
+from bettertherapy_api.routing import Adapter, BaseModelRef, PodEntry, PoolHeader, RoutingSlice, TwinEntry, Version
 from neurons.cluster import Listed, Put
 from neurons.miner.metrics import Metrics
 from neurons.miner.service import MinerService
@@ -45,10 +45,19 @@ class Twin:
     doctor: str | None = None
     uid: str | None = None
     pods: tuple[str, ...] | None = None
+    placement: Literal["Spread", "OnDemand"] | None = None
 
     def entry(self, name: str) -> TwinEntry:
         prompt = names.prompt_digest(self.system_prompt) if self.system_prompt is not None else None
-        return TwinEntry(name=name, doctor=self.doctor, prompt_digest=prompt, versions=self.versions, pods=self.pods)
+        adapters = tuple(
+            Adapter(served_name=each.served_name, digest=each.digest, uri="pvc://adapters/x", rank=8)
+            for each in self.versions
+            if each.digest is not None
+        )
+        return TwinEntry(
+            name=name, doctor=self.doctor, prompt_digest=prompt, versions=self.versions, pods=self.pods,
+            placement=self.placement, adapters=adapters,
+        )  # fmt: skip
 
 
 def header(pool: str = "pool", generation: int = 1, running: int | None = None) -> PoolHeader:

@@ -295,3 +295,67 @@ def test_series_of_a_version_are_dropped_when_forgotten() -> None:
     metrics.series("indra", "indra-aaaaaaaa").request_seconds.observe(1)
     metrics.forget("indra", "indra-aaaaaaaa")
     assert b"indra-aaaaaaaa" not in metrics.render()
+
+
+def on_demand(*pods: str) -> Twin:
+    return Twin(versions=(version("indra", "a"),), pods=pods, placement="OnDemand")
+
+
+async def test_what_is_loaded_on_demand_is_asked_of_the_pod_that_holds_it(tmp_path: Path) -> None:
+    async with (
+        FakeAgent(pod="a") as home,
+        FakeAgent(pod="b", holds=held(version("indra", "a"))) as holder,
+        RunningMiner(tmp_path) as miner,
+    ):
+        miner.route({"indra": on_demand(home.uid)})
+        miner.report([home, holder])
+        assert (await miner.ask("indra"))[0] == 200
+        assert (len(holder.bodies), home.refused) == (1, 0)
+
+
+async def test_what_no_pod_holds_is_asked_of_the_pod_that_is_to_load_it(tmp_path: Path) -> None:
+    async with FakeAgent(pod="a") as other, FakeAgent(pod="b") as home, RunningMiner(tmp_path) as miner:
+        miner.route({"indra": on_demand(home.uid)})
+        miner.report([other, home])
+        async with miner.client.get("/v1/models") as response:
+            [listed] = (await response.json())["data"]
+        assert listed["bettertherapy"]["versions"][0]["pods"] == 0, "it is served, and no pod holds it"
+        home.holds = held(version("indra", "a"))  # as by the first question
+        assert (await miner.ask("indra"))[0] == 200
+        assert (len(home.bodies), other.refused) == (1, 0)
+
+
+async def test_where_the_pod_that_is_to_load_it_is_not_ready_another_is_asked(tmp_path: Path) -> None:
+    async with FakeAgent(pod="a") as other, FakeAgent(pod="b", ready=False) as home, RunningMiner(tmp_path) as miner:
+        miner.route({"indra": on_demand(home.uid)})
+        miner.report([other, home])
+        other.holds = held(version("indra", "a"))
+        assert (await miner.ask("indra"))[0] == 200
+        assert (len(other.bodies), home.refused) == (1, 0)
+
+
+async def test_who_waits_for_a_pod_that_has_no_room_is_answered_once_it_has(tmp_path: Path) -> None:
+    busy = {"x-twin-retry": "other-pod", "Retry-After": "1"}
+    async with (
+        FakeAgent(pod="a", status=503, error={"type": "Busy"}, marks=busy) as home,
+        RunningMiner(tmp_path) as miner,
+    ):
+        miner.route({"indra": on_demand(home.uid)})
+        miner.report([home])
+        home.holds = held(version("indra", "a"))
+        one = asyncio.create_task(miner.ask("indra"))
+        await eventually(lambda: len(home.bodies) >= 1)
+        home.status = 200
+        assert (await one)[0] == 200
+
+
+async def test_a_version_on_trial_is_asked_only_where_it_is_held(tmp_path: Path) -> None:
+    async with FakeAgent(pod="a", holds=held(version("indra", "a"))) as home, RunningMiner(tmp_path) as miner:
+        twin = Twin(
+            versions=(version("indra", "a", 1), version("indra", "b", 99)), pods=(home.uid,), placement="OnDemand"
+        )
+        miner.route({"indra": twin})
+        miner.report([home])
+        for number in range(10):
+            assert (await miner.ask("indra", text=str(number)))[0] == 200
+        assert home.refused == 0

@@ -145,7 +145,7 @@ async def test_a_pod_that_comes_takes_what_waits(tmp_path: Path) -> None:
 
 
 async def test_what_waits_at_a_pod_that_goes_waits_at_the_other(tmp_path: Path) -> None:
-    async with full_engine(tmp_path, flood=8) as (miner, agent, tasks), pod("b", gate=asyncio.Event()) as second:
+    async with full_engine(tmp_path, flood=8) as (miner, agent, _), pod("b", gate=asyncio.Event()) as second:
         release(second)
         one = asyncio.create_task(miner.ask("asha"))
         await eventually(lambda: waiting(miner) == 5)

@@ -319,7 +319,9 @@ async def test_a_twin_on_demand_that_no_pod_holds_serves_and_is_not_called_loade
     twin = world.twin("dr-0")
     assert twin["status"]["pods"] == {"desired": 0, "loaded": 0, "verified": 0, "summary": "0/0"}
     assert {kind: world.condition(kind, twin)[:2] for kind in ("Ready", "Serving", "AdaptersVerified")} == {
-        "Ready": ("True", "Serving"), "Serving": ("True", "VersionServing"), "AdaptersVerified": ("Unknown", "OnDemand"),
+        "Ready": ("True", "Serving"),
+        "Serving": ("True", "VersionServing"),
+        "AdaptersVerified": ("Unknown", "OnDemand"),
     }  # fmt: skip
     assert "once a question has loaded it" in world.condition("Serving", twin)[2]
     assert world.condition("PlacementActive", twin)[1] == "Placed"

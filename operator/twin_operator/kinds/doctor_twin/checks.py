@@ -204,12 +204,10 @@ def _adapters_verified(view: TwinView) -> Condition:
         return found.condition(kind, "False")
     if not view.counting:
         return _no_pool().condition(kind, "Unknown")
-    if view.rests():
-        return _at_rest(view).condition(kind, "Unknown")
-    found = not_on_every_pod(view)
+    found = None if view.rests() else not_on_every_pod(view)
     if found is not None:
         return found.condition(kind, "False")
-    found = weights_unproven(view)
+    found = _at_rest(view) if view.rests() else weights_unproven(view)
     if found is not None:
         return found.condition(kind, "Unknown")
     return Finding(Reason.VERIFIED, proof_of(view)).condition(kind, "True")
