@@ -11,9 +11,9 @@ import orjson
 from aiohttp import web
 
 from neurons.miner.asked import parse_object
-from neurons.miner.bodies import read_body
 from neurons.miner.cors import Cors
 from neurons.miner.errors import JSON_HEADERS, RequestError, overloaded, unknown_model
+from neurons.miner.memory import RequestBytes, RequestMemory
 from neurons.miner.tracing import REQUEST_ID, request_id_of, trace_of
 from neurons.shares import Shares
 from neurons.validator.gateway.chat import Chats
@@ -40,11 +40,12 @@ MOST_TURNED_AWAY: Final = 256
 
 _Handler = Callable[[web.BaseRequest, ApiKey, Mapping[str, str]], Awaitable[web.StreamResponse]]
 _Reader = Callable[
-    [web.BaseRequest, ApiKey, Mapping[str, str], RequestError | None], Coroutine[Any, Any, web.StreamResponse]
+    [web.BaseRequest, ApiKey, Mapping[str, str], RequestBytes, RequestError | None],
+    Coroutine[Any, Any, web.StreamResponse],
 ]
 """Is told by which error the request is refused, where it is: it reads all the same whether an emergency is told of."""
 PageHandler = Callable[
-    [web.BaseRequest, Mapping[str, str], RequestError | None], Coroutine[Any, Any, web.StreamResponse]
+    [web.BaseRequest, Mapping[str, str], RequestBytes, RequestError | None], Coroutine[Any, Any, web.StreamResponse]
 ]
 """Is told by which error the request is refused, where it is."""
 
@@ -63,14 +64,16 @@ class GatewayServer:
         metrics: Metrics,
         cors: Cors,
         max_in_flight: int,
+        memory: RequestMemory,
         unread: str = "",
         pages: PageHandler | None = None,
         rounds: Rounds | None = None,
         tasks: TaskDesk | None = None,
         beside: Callable[[], str] = str,
     ) -> None:
-        """`unread`: what stands before the error of a question or comment that isn't read.
+        """`memory`: counts what requests hold.
 
+        `unread`: what stands before the error of a question or comment that isn't read.
         `pages`: answers whatever isn't the API's; None: nothing does. `rounds`: what operators see of them. `tasks`:
         answers miners with fine-tune tasks.
         `beside`: says what is wrong with processes beside this one, without which it answers all the same.
@@ -82,6 +85,7 @@ class GatewayServer:
         self._roster, self._twins, self._metrics, self._cors = roster, twins, metrics, cors
         self._running, self._turned_away = Shares(max_in_flight), Shares(MOST_TURNED_AWAY)
         self._unread_words = unread
+        self._memory = memory
         self._idle = asyncio.Event()
         self._idle.set()
         self._routes: dict[str, dict[str, _Handler]] = {
@@ -138,9 +142,10 @@ class GatewayServer:
         reader = self._readers.get(path)
         handlers = self._routes.get(path) or self._one_of(path) or {}
         if self._pages is not None and self._is_page(path):
-            if (refusal := self._refusal(VISITORS)) is not None:
-                return await self._away(VISITORS, self._pages(request, shown, refusal), refusal)
-            return await self._counted(VISITORS, self._pages(request, shown, None))
+            with self._memory.request() as held:
+                if (refusal := self._refusal(VISITORS)) is not None:
+                    return await self._away(VISITORS, self._pages(request, shown, held, refusal), refusal)
+                return await self._counted(VISITORS, self._pages(request, shown, held, None))
         methods = handlers.keys() if reader is None else {"POST"}
         if not methods:
             error = RequestError(
@@ -173,9 +178,10 @@ class GatewayServer:
             refusal = self._refusal(key.share)
         except RequestError as error:
             refusal = error
-        if refusal is not None:
-            return await self._away(key.share, reader(request, key, shown, refusal), refusal)
-        return await self._counted(key.share, reader(request, key, shown, None))
+        with self._memory.request() as held:
+            if refusal is not None:
+                return await self._away(key.share, reader(request, key, shown, held, refusal), refusal)
+            return await self._counted(key.share, reader(request, key, shown, held, None))
 
     def _one_of(self, path: str) -> dict[str, _Handler] | None:
         """Return the methods of a path that names one of several; None where it names none."""
@@ -230,28 +236,34 @@ class GatewayServer:
         error.message = self._unread_words + error.message
         return error
 
-    async def _body(self, request: web.BaseRequest) -> bytes:
-        """Return what a patient sends; raises RequestError."""
+    async def _body(self, request: web.BaseRequest, key: ApiKey, held: RequestBytes) -> bytes:
+        """Return what a patient sends, counted as what it costs once it is parsed; raises RequestError."""
         try:
-            return await read_body(request)
+            return await held.take(request, client=key.share)
         except RequestError as error:
             raise self._unread(error) from None
 
     async def _chat(
-        self, request: web.BaseRequest, key: ApiKey, shown: Mapping[str, str], refusal: RequestError | None
+        self,
+        request: web.BaseRequest,
+        key: ApiKey,
+        shown: Mapping[str, str],
+        held: RequestBytes,
+        refusal: RequestError | None,
     ) -> web.StreamResponse:
         """Answer a question; `refusal`: nobody is asked. An emergency gets its notice whatever else happens."""
         asked: ChatAsked | None = None
         try:
-            body = await self._body(request)
+            body = await self._body(request, key, held)
             try:
                 asked = parse(body)
             except RequestError as error:
                 raise _noticed(error, self._told_in(body)) from None
+            del body  # else it would be there for as long as its answer takes
             if refusal is not None:
                 return await self._chats.turn_away(request, asked, refusal, key=key, shown=shown)
             try:
-                return await self._chats.answer(request, asked, key=key, shown=shown)
+                return await self._chats.answer(request, asked, key=key, shown=shown, grow=held.grow)
             except RequestError as error:
                 return await self._chats.turn_away(request, asked, error, key=key, shown=shown)
             except ConnectionError:
@@ -279,7 +291,8 @@ class GatewayServer:
         return _json(self._entry(name) | {"metagraph": self._metagraph()})
 
     async def _begin(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
-        return _json(*reversed(await self._feedback.begin(await read_body(request), key)))
+        with self._memory.request() as held:
+            return _json(*reversed(await self._feedback.begin(await held.take(request, client=key.share), key)))
 
     async def _sessions(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
         del request
@@ -293,10 +306,15 @@ class GatewayServer:
         return _json(await self._rounds.show(request.path, key))
 
     async def _rate(
-        self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str], refusal: RequestError | None
+        self,
+        request: web.BaseRequest,
+        key: ApiKey,
+        _: Mapping[str, str],
+        held: RequestBytes,
+        refusal: RequestError | None,
     ) -> web.StreamResponse:
         """Take a rating; a comment that tells of an emergency gets its notice whatever becomes of it."""
-        body = await self._body(request)
+        body = await self._body(request, key, held)
         comment = _comment(body)
         notice = self._told_in(body) if comment is None else self._chats.notice([{"role": "user", "content": comment}])
         if refusal is not None:
@@ -319,7 +337,8 @@ class GatewayServer:
         return next((found for said in said_in(body) if (found := self._chats.notice(said)) is not None), None)
 
     async def _prefer(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
-        return _json(*reversed(await self._feedback.prefer(await read_body(request), key)))
+        with self._memory.request() as held:
+            return _json(*reversed(await self._feedback.prefer(await held.take(request, client=key.share), key)))
 
     def _entry(self, name: str) -> dict[str, Any]:
         members = self._roster.for_twin(name)

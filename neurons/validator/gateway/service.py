@@ -27,6 +27,7 @@ from neurons.metrics_port import MetricsPort
 from neurons.miner.bodies import bounded_request
 from neurons.miner.cors import Cors
 from neurons.miner.errors import StartError
+from neurons.miner.memory import RequestMemory
 from neurons.miner.upstream import Upstream
 from neurons.receipts import Keypair
 from neurons.validator.gateway.asking import Asker
@@ -199,6 +200,7 @@ class GatewayService:
             server = GatewayServer(
                 keyring=keyring, chats=chats, feedback=feedback, roster=roster, twins=twins, metrics=self.metrics,
                 cors=Cors(settings.cors_origins), max_in_flight=settings.max_in_flight,
+                memory=RequestMemory(settings.request_memory_bytes, process="gateway"),
                 unread=unread_words(country=settings.country), pages=pages,
                 rounds=Rounds(self._rounds or _reader(recorder)), beside=self._beside,
                 tasks=TaskDesk(

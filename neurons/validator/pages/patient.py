@@ -116,7 +116,13 @@ class PatientPages:
             }
 
         return await self._gateway.chats.answer(
-            visit.request, asked, key=key, shown=visit.headers(), session=session, beside=beside
+            visit.request,
+            asked,
+            key=key,
+            shown=visit.headers(),
+            session=session,
+            beside=beside,
+            grow=visit.held.grow,
         )
 
     def notice(self, visit: Visit, twin: str) -> str:
@@ -139,6 +145,7 @@ class PatientPages:
             return found.text
         if session is not None:
             session.heard(said)
+            self._gateway.sessions.grew(session)
         return ""
 
     async def rate(self, visit: Visit, twin: str) -> web.StreamResponse:

@@ -11,6 +11,7 @@ import orjson
 from aiohttp import web
 
 from neurons.miner.errors import RequestError, overloaded
+from neurons.miner.memory import RequestBytes
 from neurons.validator.gateway.failing import unforeseen
 from neurons.validator.gateway.keys import MAX_KEY_CHARACTERS, Keyring, Role, hash_of
 from neurons.validator.pages import texts as languages
@@ -94,17 +95,21 @@ class Pages:
         self._patient = patient
 
     async def handle(
-        self, request: web.BaseRequest, shown: Mapping[str, str], refusal: RequestError | None = None
+        self,
+        request: web.BaseRequest,
+        shown: Mapping[str, str],
+        held: RequestBytes,
+        refusal: RequestError | None = None,
     ) -> web.StreamResponse:
         """Answer a request; raises RequestError where a program asked, and shows a page where a person did.
 
-        `refusal`: why it isn't taken, where it isn't.
+        `held`: counts what it holds. `refusal`: why it isn't taken, where it isn't.
         """
         file = self._renderer.file(request.path)
         if file is not None and request.method in ("GET", "HEAD"):
             file.headers.update({name: value for name, value in self._secured.items() if name != "Cache-Control"})
             return file
-        visit = self._visit(request, {**shown, **self._secured})
+        visit = self._visit(request, {**shown, **self._secured}, held)
         handler: _Handler | None = None
         parts: Mapping[str, str] = {}
         try:
@@ -140,7 +145,7 @@ class Pages:
             (self._questions if handler == self._patient.ask else self._changes).count(visit.visitor.id)
         return await handler(visit, **parts)
 
-    def _visit(self, request: web.BaseRequest, shown: Mapping[str, str]) -> Visit:
+    def _visit(self, request: web.BaseRequest, shown: Mapping[str, str], held: RequestBytes) -> Visit:
         sent = _cookies(request.headers.get("Cookie"))
         known = self._cookies.visitor(sent.get(self._cookies.name(VISITOR)))
         visitor = known or self._cookies.new_visitor()
@@ -149,7 +154,7 @@ class Pages:
         return Visit(
             request=request, visitor=visitor, known=known, token=self._cookies.token(visitor), texts=Texts(language),
             staff=self._keyring.of_hash(key_hash) if key_hash is not None else None, shown=shown,
-            cookie_of=self._cookies.of_visitor,
+            cookie_of=self._cookies.of_visitor, held=held,
         )  # fmt: skip
 
     def _route(self, request: web.BaseRequest) -> tuple[_Handler, Mapping[str, str]]:
