@@ -14,7 +14,7 @@ from neurons.miner.asked import parse_object
 from neurons.miner.cors import Cors
 from neurons.miner.errors import JSON_HEADERS, RequestError, overloaded, unknown_model
 from neurons.miner.memory import RequestBytes, RequestMemory
-from neurons.miner.tracing import REQUEST_ID, request_id_of, trace_of
+from neurons.miner.tracing import REQUEST_ID, request_id_of, trace_id_of, trace_of
 from neurons.shares import Shares
 from neurons.validator.gateway.chat import Chats
 from neurons.validator.gateway.failing import unforeseen
@@ -27,6 +27,7 @@ from neurons.validator.gateway.request import ChatAsked, parse
 from neurons.validator.gateway.roster import Roster
 from neurons.validator.gateway.rounds import PATH as ROUND_PATH
 from neurons.validator.gateway.rounds import Rounds
+from neurons.validator.gateway.security_log import SecurityLog
 from neurons.validator.gateway.task_desk import TaskDesk
 from neurons.validator.gateway.twins import Twins
 from neurons.wire.tasks import place_of
@@ -35,6 +36,7 @@ CLIENT_GONE: Final = "499"
 _SESSION: Final = re.compile(r"/v1/sessions/([^/]{1,64})")
 _MODEL: Final = re.compile(r"/v1/models/([^/]{1,253})")
 
+_BY_HTTPS: Final = {"Strict-Transport-Security": "max-age=31536000; includeSubDomains"}
 MOST_TURNED_AWAY: Final = 256
 """Questions beyond the limits that are read at once for the notice of an emergency: each may have a whole body."""
 
@@ -70,12 +72,15 @@ class GatewayServer:
         rounds: Rounds | None = None,
         tasks: TaskDesk | None = None,
         beside: Callable[[], str] = str,
+        log: SecurityLog | None = None,
+        by_https: bool = False,
     ) -> None:
         """`memory`: counts what requests hold.
 
         `unread`: what stands before the error of a question or comment that isn't read.
         `pages`: answers whatever isn't the API's; None: nothing does. `rounds`: what operators see of them. `tasks`:
         answers miners with fine-tune tasks.
+        `by_https`: browsers reach it by https, and are told to come in no other way.
         `beside`: says what is wrong with processes beside this one, without which it answers all the same.
         """
         self._beside = beside
@@ -85,6 +90,8 @@ class GatewayServer:
         self._roster, self._twins, self._metrics, self._cors = roster, twins, metrics, cors
         self._running, self._turned_away = Shares(max_in_flight), Shares(MOST_TURNED_AWAY)
         self._unread_words = unread
+        self._log = log or SecurityLog()
+        self._always = dict(_BY_HTTPS) if by_https else {}
         self._memory = memory
         self._idle = asyncio.Event()
         self._idle.set()
@@ -112,7 +119,8 @@ class GatewayServer:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer any request."""
-        shown = {REQUEST_ID: request_id_of(trace_of(request.headers))}
+        trace = trace_of(request.headers)
+        shown = {REQUEST_ID: request_id_of(trace), **self._always}
         if not self._is_page(request.path):  # no other site's program has anything to do with those
             shown |= self._cors.headers(request)
         try:
@@ -122,6 +130,8 @@ class GatewayServer:
             else:
                 response = await self._dispatch(request, shown)
         except RequestError as error:
+            client = self._keyring.name_of(request.headers.get("Authorization"))
+            self._log.turned_away(error, client=client, trace_id=trace_id_of(trace))
             response = error.response()
         except ConnectionError:
             response = web.Response(status=400)  # the client left: writing this fails silently

@@ -43,6 +43,7 @@ from neurons.validator.gateway.recording import Recording, Scrubber
 from neurons.validator.gateway.roster import Roster
 from neurons.validator.gateway.rounds import Rounds, RoundsReader
 from neurons.validator.gateway.scrubbing import load_scrubber
+from neurons.validator.gateway.security_log import SecurityLog
 from neurons.validator.gateway.server import GatewayServer
 from neurons.validator.gateway.sessions import SECRET_FILE, Ids, Sessions, kept_secret, named_secret
 from neurons.validator.gateway.settings import Settings
@@ -185,7 +186,7 @@ class GatewayService:
                 sessions=sessions, recording=recording, recorder=recorder, standings=self.standings, twins=twins,
                 metrics=self.metrics,
             )  # fmt: skip
-            keyring = Keyring(self._keys)
+            keyring, security_log = Keyring(self._keys), SecurityLog()
             pages = None
             if settings.pages_origin is not None:
                 gateway = Gateway(
@@ -194,7 +195,7 @@ class GatewayService:
                     notices=self._notices,
                 )  # fmt: skip
                 opened = await stack.enter_async_context(
-                    open_pages(gateway, settings=settings, secret=self._secret, http=session)
+                    open_pages(gateway, settings=settings, secret=self._secret, http=session, log=security_log)
                 )
                 pages = opened.handle
             server = GatewayServer(
@@ -202,7 +203,8 @@ class GatewayService:
                 cors=Cors(settings.cors_origins), max_in_flight=settings.max_in_flight,
                 memory=RequestMemory(settings.request_memory_bytes, process="gateway"),
                 unread=unread_words(country=settings.country), pages=pages,
-                rounds=Rounds(self._rounds or _reader(recorder)), beside=self._beside,
+                rounds=Rounds(self._rounds or _reader(recorder)), beside=self._beside, log=security_log,
+                by_https=(settings.pages_origin or "").startswith("https:"),
                 tasks=TaskDesk(
                     keypair=self._keypair, ledger=_ledger_of(recorder), reading=source.latest, metrics=self.metrics,
                     deliveries=Deliveries(settings.deliveries) if settings.deliveries is not None else None,

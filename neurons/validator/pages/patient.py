@@ -203,7 +203,7 @@ class PatientPages:
     async def anew(self, visit: Visit, twin: str) -> web.StreamResponse:
         """Leave a conversation, and begin another with the next question."""
         visit.visitor = visit.visitor.left(self._whose(twin))
-        return elsewhere(visit.request.raw_path.partition("?")[0].removesuffix("/anew"))
+        return elsewhere(visit.request.rel_url.raw_path.removesuffix("/anew"))
 
     async def receipt(self, visit: Visit) -> web.StreamResponse:
         """Show what a receipt says, and whether it is genuine."""

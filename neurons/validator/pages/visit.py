@@ -15,7 +15,7 @@ from neurons.miner.asked import parse_object
 from neurons.miner.errors import RequestError, bad_request
 from neurons.miner.memory import RequestBytes
 from neurons.validator.gateway.keys import VISITORS, ApiKey, Role
-from neurons.validator.pages.cookies import Visitor
+from neurons.validator.pages.cookies import StaffSession, Visitor
 from neurons.validator.pages.texts import Texts
 
 TOKEN_FIELD: Final = "token"  # noqa: S105 - a field's name
@@ -35,6 +35,8 @@ class Visit:
     texts: Texts
     staff: ApiKey | None
     """Who signed in, as long as the key is accepted."""
+    session: StaffSession | None
+    """By which sign-in."""
     shown: Mapping[str, str]
     """Headers of every answer."""
     known: Visitor | None
