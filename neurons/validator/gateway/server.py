@@ -15,6 +15,7 @@ from neurons.miner.cors import Cors
 from neurons.miner.errors import JSON_HEADERS, RequestError, overloaded, unknown_model
 from neurons.miner.memory import RequestBytes, RequestMemory
 from neurons.miner.tracing import REQUEST_ID, request_id_of, trace_id_of, trace_of
+from neurons.miner.turns import Turns, takes_turns
 from neurons.shares import Shares
 from neurons.validator.gateway.chat import Chats
 from neurons.validator.gateway.failing import unforeseen
@@ -92,7 +93,7 @@ class GatewayServer:
         self._unread_words = unread
         self._log = log or SecurityLog()
         self._always = dict(_BY_HTTPS) if by_https else {}
-        self._memory = memory
+        self._memory, self._turns = memory, Turns()
         self._idle = asyncio.Event()
         self._idle.set()
         self._routes: dict[str, dict[str, _Handler]] = {
@@ -266,7 +267,8 @@ class GatewayServer:
         try:
             body = await self._body(request, key, held)
             try:
-                asked = parse(body)
+                async with self._turns.turn(key.share, large=takes_turns(body)):
+                    asked = parse(body)
             except RequestError as error:
                 raise _noticed(error, self._told_in(body)) from None
             del body  # else it would be there for as long as its answer takes

@@ -312,6 +312,18 @@ def test_all_that_was_counted_is_given_back() -> None:
     assert (memory.held, memory.unproven, memory.of_client("clinic")) == (0, 0, 0)
 
 
+def test_a_body_that_waits_for_its_turn_is_its_senders_once_that_one_is_known() -> None:
+    memory = RequestMemory(10 * MAX_BODY_BYTES)
+    with memory.request() as one:
+        memory.change(None, 5000)
+        one._size = 5000  # as `read` leaves it of whom only the body tells
+        one.own("hotkey:x")
+        assert (memory.unproven, memory.of_client("hotkey:x")) == (0, 5000)
+        one.own("hotkey:y")
+        assert memory.of_client("hotkey:y") == 0
+    assert (memory.held, memory.unproven) == (0, 0)
+
+
 def test_what_is_full_for_all_is_said_to_be_so() -> None:
     memory = RequestMemory(4 * MAX_BODY_BYTES, client_percent=100)
     with memory.request() as one, memory.request() as other:
