@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from neurons.unsaid import where
 
@@ -35,7 +35,35 @@ LINGER_SECONDS: Final = 1.0
 """What a client goes on sending after its answer is read and thrown away for so long: closed at once, its answer might
 never reach it."""
 
+PLAIN_HEADERS: Final[Mapping[str, str]] = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; sandbox",
+    "Referrer-Policy": "no-referrer",
+}
+"""Of each answer that says nothing else of these: nobody keeps it, and a browser that is led to it shows it as text."""
+SERVER: Final = "bettertherapy"
+"""What answers say of who gives them: no library, and no version of one."""
+
 _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+async def _set_headers(_: object, response: web.StreamResponse) -> None:
+    headers = response.headers
+    headers[hdrs.SERVER] = SERVER
+    for name, value in PLAIN_HEADERS.items():
+        headers.setdefault(name, value)
+
+
+class Request(web.BaseRequest):
+    """A request whose answer has these headers, whoever makes it: a handler, a stream, or aiohttp in its place."""
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        await _set_headers(self, response)
+
+
+def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: asyncio.Task[None]) -> web.BaseRequest:
+    return Request(message, payload, protocol, writer, task, asyncio.get_running_loop())
 
 
 class HttpServer(web.Server):
@@ -52,11 +80,12 @@ class HttpServer(web.Server):
     ) -> None:
         """With `handler_cancellation` a client that leaves cancels its request, and what is done for it.
 
-        Bodies arrive as they are sent: what is packed is unpacked by whoever reads it, once it is known who sent it.
+        `request_factory` makes requests of the kind `Request`. Bodies arrive as they are sent: what is packed is
+        unpacked by whoever reads it, once it is known who sent it.
         """
         super().__init__(
             handler,
-            request_factory=request_factory,
+            request_factory=request_factory or _request,
             handler_cancellation=handler_cancellation,
             access_log=None,
             auto_decompress=False,
@@ -99,6 +128,7 @@ class ApplicationRunner(web.AppRunner):
     """Runs an application of aiohttp's on such a server."""
 
     async def _make_server(self) -> web.Server:
+        self.app.on_response_prepare.append(_set_headers)  # its requests are of its own kind
         made = await super()._make_server()
         return HttpServer(made.request_handler, request_factory=made.request_factory, handler_cancellation=False)
 
@@ -220,7 +250,15 @@ class Connection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun: nothing else can be said")
         response = web.Response(
-            status=status, body=_error(status), headers={"Content-Type": "application/json", "Connection": "close"}
+            status=status,
+            body=_error(status),
+            # An application's own requests set the plain ones where a route was found, and here none was.
+            headers={
+                "Content-Type": "application/json",
+                "Connection": "close",
+                hdrs.SERVER: SERVER,
+                **PLAIN_HEADERS,
+            },
         )
         response.force_close()
         return response

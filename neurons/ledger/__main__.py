@@ -147,11 +147,17 @@ async def _dataset(url: str, given: argparse.Namespace) -> Any:
         await open_store(folder, create=True).put(f"{day.isoformat()}.jsonl", made.data)
     elif given.out is not None:
         where = given.out
-        await asyncio.to_thread(Path(given.out).write_bytes, made.data)
+        await asyncio.to_thread(_write_alone, Path(given.out), made.data)
     return {
         "twin": twin.name, "uid": twin.uid, "day": day.isoformat(), "lines": made.lines, "digest": made.digest,
         "leftOut": made.left_out, "written": where,
     }  # fmt: skip
+
+
+def _write_alone(path: Path, data: bytes) -> None:
+    """Write a file that nobody else on this machine reads."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(data)
 
 
 async def _datasets(url: str, given: argparse.Namespace) -> Any:

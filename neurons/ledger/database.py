@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
@@ -21,6 +23,9 @@ HEAD: Final = "0002"
 _ERASING: Final = 0x6C656467
 """PostgreSQL's advisory lock: writers share it, an erasure has it alone."""
 _BUSY_SECONDS: Final = 30.0
+_STATEMENT_GRACE_SECONDS: Final = 5.0
+"""The server itself ends a statement so long after this side gave up: one whose asker was killed runs no longer."""
+_TLS_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
 class Refused(LedgerError):  # noqa: N818 - said of the record
@@ -31,21 +36,45 @@ class Database:
     """Connections to one database. Nothing is connected before it is needed."""
 
     def __init__(self, url: str, *, timeout_seconds: float = 10.0, pool: int = 10) -> None:
-        self.url = parse_url(url)
+        self.url, self._tls = _without_tls(parse_url(url))
         self.embedded = self.url.get_backend_name() == "sqlite"
         self._timeout = timeout_seconds
         arguments: dict[str, Any] = {"timeout": timeout_seconds}
         if not self.embedded:
-            arguments["server_settings"] = {"application_name": "bettertherapy-ledger"}
+            milliseconds = str(int((timeout_seconds + _STATEMENT_GRACE_SECONDS) * 1000))
+            arguments["server_settings"] = {
+                "application_name": "bettertherapy-ledger",
+                "statement_timeout": milliseconds,
+                "idle_in_transaction_session_timeout": milliseconds,
+            }
+            if self._tls is not None:
+                arguments["ssl"] = self._tls
         self.engine = create_async_engine(
             self.url,
             pool_size=pool, max_overflow=0, pool_timeout=timeout_seconds, pool_pre_ping=not self.embedded,
             connect_args=arguments, hide_parameters=True,
         )  # fmt: skip
+        self._failures: tuple[type[Exception], ...] = (SQLAlchemyError, OSError)
+        if not self.embedded:
+            # Of a connection that ends while it is made, the driver's own errors come as they are.
+            driver = cast(Any, self.engine.dialect).loaded_dbapi.asyncpg
+            self._failures += (driver.PostgresError, driver.InterfaceError)
         if self.embedded:
+            self._own_alone()
             event.listen(self.engine.sync_engine, "connect", _embedded)
             event.listen(self.engine.sync_engine, "begin", _begin)
         self._checked = False
+
+    def _own_alone(self) -> None:
+        """Let nobody else on this machine read the file, and so what SQLite lays beside it, which gets its rights."""
+        path = str(self.url.database)
+        if path.startswith("file:"):
+            return
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+            os.chmod(path, 0o600)
+        except OSError:
+            return  # another's file, or no folder for it: whoever connects is told
 
     async def close(self) -> None:
         """Give back all connections."""
@@ -84,7 +113,7 @@ class Database:
                 yield connection
         except TimeoutError as error:
             raise LedgerDown(f"{self.where} doesn't answer within {self._timeout:g} s. Is it up?") from error
-        except (SQLAlchemyError, OSError) as error:
+        except self._failures as error:
             raise self._meaning(error) from error
 
     @asynccontextmanager
@@ -96,6 +125,10 @@ class Database:
         async with self._connected(seconds=seconds) as connection:
             await connection.execution_options(**level)
             async with connection.begin():
+                if not self.embedded:
+                    milliseconds = int((seconds + _STATEMENT_GRACE_SECONDS) * 1000)
+                    for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
+                        await connection.execute(text(f"SET LOCAL {name} = {milliseconds}"))
                 yield connection
 
     async def exclude(self, connection: AsyncConnection) -> None:
@@ -115,8 +148,10 @@ class Database:
                     await cursor.close()
             else:
                 await connection.execution_options(isolation_level="AUTOCOMMIT")
+                await connection.execute(text(f"SET statement_timeout = {int(_BUSY_SECONDS * 10_000)}"))
                 for statement in statements:
                     await connection.execute(text(statement))
+                await connection.execute(text("RESET statement_timeout"))
         return found
 
     async def _check(self, connection: AsyncConnection) -> None:
@@ -151,6 +186,27 @@ class Database:
             return LedgerDown(f"{self.where}: all connections are busy. Give it more, or look for what holds them.")
         told = said or state or type(original or error).__name__
         return LedgerDown(f"{self.where} doesn't work ({told}). Is it up, and are address and password right?")
+
+
+def _without_tls(url: URL) -> tuple[URL, ssl.SSLContext | str | None]:
+    """Return the address without what it says of TLS, and that: `sslmode` and `sslrootcert`, as libpq has them.
+
+    Raises LedgerError for what can't be kept.
+    """
+    mode, root = url.query.get("sslmode"), url.query.get("sslrootcert")
+    if mode is None and root is None:
+        return url, None
+    if url.get_backend_name() == "sqlite" or not isinstance(mode, str) or mode not in _TLS_MODES:
+        raise LedgerError(f"the ledger's address needs sslmode={' or '.join(_TLS_MODES)}, once, and for postgresql://.")
+    bare = url.difference_update_query(("sslmode", "sslrootcert"))
+    if not mode.startswith("verify-"):
+        return bare, mode
+    try:
+        context = ssl.create_default_context(cafile=str(root) if root is not None else None)
+    except OSError:
+        raise LedgerError(f"sslrootcert {root} of the ledger's address can't be read as certificates.") from None
+    context.check_hostname = mode == "verify-full"
+    return bare, context
 
 
 def parse_url(url: str) -> URL:

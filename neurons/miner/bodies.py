@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from aiohttp import HttpVersion11, hdrs, web
 
+from neurons.http_server import Request
 from neurons.miner.errors import RequestError, bad_request
 from neurons.miner.settings import MAX_BODY_BYTES
 
@@ -31,9 +32,7 @@ def bounded_request(
     message: Any, payload: Any, protocol: Any, writer: Any, task: asyncio.Task[None]
 ) -> web.BaseRequest:  # aiohttp doesn't export the types of its request factories
     """Make a request of which aiohttp reads no more than that, for `web.Server(request_factory=)`."""
-    return web.BaseRequest(
-        message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=MAX_BODY_BYTES
-    )
+    return Request(message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=MAX_BODY_BYTES)
 
 
 async def read_body(request: web.BaseRequest) -> bytes:

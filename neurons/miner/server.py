@@ -28,6 +28,7 @@ from neurons.miner.sessions import SESSION_HEADER, session_of
 from neurons.miner.settings import Settings
 from neurons.miner.tables import Snapshot, Tables, TwinRoute
 from neurons.miner.tracing import REQUEST_ID, request_id_of, trace_id_of, trace_of
+from neurons.miner.body_turns import BodyTurns, takes_turns
 from neurons.unsaid import where
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class MinerServer:
             client_percent=settings.client_memory_percent,
             client_requests=settings.client_requests,
         )
+        self._turns = BodyTurns()
         limits = settings.limits
         generate = self._generate
         self._routes: dict[str, tuple[str, _Handler]] = {
@@ -155,13 +157,15 @@ class MinerServer:
         with self._memory.request() as held:
             try:
                 client, body = await self._doors.enter(request, held.read)
-                held.prove(client, body)
-                asked = parse(body)
+                held.own(client)  # else a validator's body would count as anybody's while it waits
+                async with self._turns.turn(client, large=takes_turns(body)):
+                    held.prove(client, body)
+                    asked = parse(body)
+                    session = session_of(asked, client=client, header=headers.get(SESSION_HEADER))
                 del body  # else it would be there for as long as its answer takes
             except RequestError as error:
                 self._metrics.count("", "", str(error.status))
                 raise
-            session = session_of(asked, client=client, header=headers.get(SESSION_HEADER))
             asked.named = asked.named or SESSION_HEADER in headers
             way = outlet(asked, held)
             response = await self._relay.answer(asked, session=session, outlet=way, trace=seen.trace)

@@ -12,16 +12,13 @@ from typing import Final
 from bettertherapy_api import names
 from neurons.candidates import ScorerSettingError, Weighted, read_scorers
 from neurons.lessons.likeness import FLOOR
+from neurons.memory_limit import REQUEST_MEMORY_BYTES, cgroup_limit, limit_of, request_memory
 from neurons.miner import cors
 from neurons.miner.limits import Limits
 
 MAX_BODY_BYTES: Final = 1024 * 1024
-REQUEST_MEMORY_BYTES: Final = 128 * MAX_BODY_BYTES
-"""Where nothing limits the process."""
-LEAST_REQUEST_MEMORY_BYTES: Final = 24 * MAX_BODY_BYTES
 OWN_BYTES: Final = 160 * MAX_BODY_BYTES
 """What a miner takes beside requests: its code, tables and embedding model, and what Python doesn't give back."""
-CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
 SERVICE_ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -183,7 +180,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
     )  # fmt: skip
     parser.add_argument("--max-in-flight", type=int, default=4096, help="requests in all (%(default)s)")
     parser.add_argument(
-        "--memory-limit-bytes", type=_limit, help="memory of this process; that of its control group by default"
+        "--memory-limit-bytes", type=limit_of, help="memory of this process; that of its control group by default"
     )
     parser.add_argument(
         "--client-memory-percent", type=_percent, default=50,
@@ -249,7 +246,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         twin_weights=given.twin_weights,
         max_in_flight=given.max_in_flight,
         request_memory_bytes=request_memory(
-            given.memory_limit_bytes or _cgroup_limit(), cache=given.answer_cache_bytes
+            given.memory_limit_bytes or cgroup_limit(), beside=OWN_BYTES + given.answer_cache_bytes
         ),
         client_memory_percent=given.client_memory_percent,
         client_requests=given.client_requests,
@@ -397,31 +394,6 @@ def _subnet(given: argparse.Namespace) -> SubnetSettings | None:
         pod_name=given.pod_name,
         pod_uid=given.pod_uid,
     )
-
-
-def request_memory(limit: int | None, *, cache: int = 0) -> int:
-    """Return what requests may hold of a process that may have `limit` bytes, `cache` of them for kept answers.
-
-    Two thirds of what is left: Python gives freed memory back in whole arenas only.
-    """
-    if limit is None:
-        return REQUEST_MEMORY_BYTES
-    return min(16 * REQUEST_MEMORY_BYTES, max(LEAST_REQUEST_MEMORY_BYTES, (limit - OWN_BYTES - cache) * 2 // 3))
-
-
-def _cgroup_limit() -> int | None:
-    try:
-        text = CGROUP_LIMIT.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
-
-
-def _limit(text: str) -> int:
-    value = int(text)
-    if value < 64 * 1024 * 1024:
-        raise argparse.ArgumentTypeError(f"{text} bytes are too few: a miner takes 64 MiB before anybody asks")
-    return value
 
 
 def _percent(text: str) -> int:

@@ -101,7 +101,8 @@ class Process:
         self.queue = Queue(priorities=PRIORITIES, at_once=AT_ONCE, spacing=SPACING)
         self.store = Store(WATCHED, self._changed)
         self._conditions = ConditionCounts({each.kind for each in PRIMARY})
-        self.world = World(self.store)
+        bounds = Bounds.model_validate_json(settings.tenants) if settings.tenants else Bounds()
+        self.world = World(self.store, bounds=bounds)
         self.type_seconds = 5.0
         """Between two looks for types that are not there."""
         self._missing: set[str] = set()
@@ -147,7 +148,6 @@ class Process:
             if self.activity is not None
             else RoutingReconciler(api=guarded, world=self.world, wake=self.queue.add)
         )
-        bounds = Bounds.model_validate_json(settings.tenants) if settings.tenants else Bounds()
         pools = MinerPoolReconciler(
             tools, world=self.world, images=settings.images,
             pace=Pace(pools=settings.update_pools, delay_seconds=settings.update_delay_seconds), bounds=bounds,
@@ -160,7 +160,7 @@ class Process:
             canaries=self.canaries,
         )  # fmt: skip
         runs = FineTuneRunReconciler(tools, world=self.world, images=settings.images, bounds=bounds)
-        validators = ValidatorReconciler(tools, images=settings.images)
+        validators = ValidatorReconciler(tools, images=settings.images, bounds=bounds)
         rounds = ValidatorRoundReconciler(
             tools, world=self.world, images=settings.images, prometheus_url=settings.prometheus_url
         )

@@ -131,6 +131,11 @@ REFUSED: dict[str, tuple[str, Spec, str]] = {
         "the place pvc://payroll/x",
     ),
     "a gateway image": ("Validator", {**VALIDATOR, "gateway": {"image": "evil"}}, "the image evil"),
+    "the pages' store": (
+        "Validator",
+        {**VALIDATOR, "gateway": {"pages": {"origin": "https://a.example", "store": {"uri": "file:///etc"}}}},
+        "file:///etc",
+    ),
 }  # fmt: skip
 FLAGS = (
     "--kv-events-config={}", "--kv-transfer-config={}", "--grpc", "--trust-remote-code", "--trust_remote_code",

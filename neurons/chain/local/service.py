@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from neurons.chain.local import calls, epochs, runtime_apis, sealing
 from neurons.chain.local.extrinsics import GENESIS_HEADER, InvalidExtrinsic
@@ -27,6 +27,8 @@ log = logging.getLogger("neurons.chain.local")
 LONGEST_WAIT_SECONDS: Final = 30.0
 MOST_BLOCKS: Final = 10_000
 MOST_BODY_BYTES: Final = 1024 * 1024
+BODY_SECONDS: Final = 30.0
+"""Longest time a client may take to send its body."""
 
 CONSTANTS: Final[dict[tuple[str, str], JSON]] = {
     ("Balances", "ExistentialDeposit"): 500,
@@ -84,7 +86,7 @@ class Service:
 
     def application(self) -> web.Application:
         """Return the HTTP application."""
-        app = web.Application(client_max_size=MOST_BODY_BYTES)
+        app = web.Application(client_max_size=MOST_BODY_BYTES, middlewares=[_no_browsers])
         app.router.add_post("/rpc", self._rpc)
         if self._driven:
             app.router.add_post("/blocks", self._blocks)
@@ -112,7 +114,7 @@ class Service:
 
     async def _blocks(self, request: web.Request) -> web.Response:
         try:
-            body = await request.json()
+            body = await _document(request)
             count = int(body.get("count", 1))
             if not 0 < count <= MOST_BLOCKS:
                 return _error(f"make 1 to {MOST_BLOCKS} blocks at a time, not {count}")
@@ -128,7 +130,7 @@ class Service:
         if wait:
             return web.Response(status=429, headers={"Retry-After": f"{wait:.3f}"}, text="too many requests")
         try:
-            body = await request.json()
+            body = await _document(request)
             method, params = str(body["method"]), dict(body.get("params") or {})
             if method not in METHODS:
                 return _error(f"there is no method {method}; there are {', '.join(METHODS)}")
@@ -219,6 +221,23 @@ class Service:
         if item.startswith("Local."):
             raise Refused(f"{item} is the service's own and can't be read")
         return self.chain.state(block_hash)
+
+
+@web.middleware
+async def _no_browsers(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
+    """Refuse what a page of whichever site sends from a developer's browser: nothing else guards this door there."""
+    if hdrs.ORIGIN in request.headers or "Sec-Fetch-Site" in request.headers:
+        return web.json_response({"error": "this is for programs: no page of a browser may ask here"}, status=403)
+    return await handler(request)
+
+
+async def _document(request: web.Request) -> Any:
+    """Return what was sent; raises HTTPRequestTimeout, and what else comes of a body that is none."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.json()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text=f"the body didn't arrive within {BODY_SECONDS:.0f} s") from None
 
 
 def _read(state: State, item: str, params: list[Any]) -> JSON:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from neurons.miner.errors import RequestError
+from neurons.miner.memory import Grow
 from neurons.miner.tracing import TRACEPARENT, new_traceparent, trace_id_of, trace_of
 from neurons.miner.upstream import BrokeOffError, ConnectFailedError, Reply, Upstream
 from neurons.validator.gateway.checking import (
@@ -36,6 +38,15 @@ BUSY_SECONDS: Final = 2.0
 """How long a miner that says it is busy is left alone when it doesn't say for how long."""
 
 _ALWAYS: Final = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "bettertherapy"}
+
+
+ANSWER_COPIES: Final = 8
+"""What each byte of an answer holds until its question is answered: as it comes, as text, and as what is sent on."""
+
+
+def uncounted(size: int) -> None:
+    """Count nothing: a round asks a bounded number of questions."""
+    del size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +84,8 @@ class Question:
     """What names the conversation here; a miner sees it hashed with its own hotkey, so that two can't join theirs."""
     trace_id: str = field(default_factory=lambda: trace_id_of(trace_of({})))
     """By which the question is followed: the client's own, or a new one. All miners that are asked see the same."""
+    grow: Grow = uncounted
+    """Counts what its answers hold of this process's memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,7 +274,7 @@ class Asker:
             given = reply.headers
             if reply.status != 200:
                 raise _refusal(reply)
-            body = await _bounded(reply, self._patience.max_answer_bytes)
+            body = await _bounded(reply, self._patience.max_answer_bytes, question.grow)
         except ConnectFailedError:
             raise Discarded(Reason.UNREACHABLE) from None
         except BrokeOffError:
@@ -353,8 +366,10 @@ def _conversation(conversation: bytes, miner: MinerId) -> str:
     return hashlib.blake2b(conversation, key=miner.hotkey.encode(), digest_size=16).hexdigest()
 
 
-async def _bounded(reply: Reply, most: int) -> bytes:
-    """Return the body of an answer; raises Discarded above `most` bytes, having read little more than that."""
+async def _bounded(reply: Reply, most: int, grow: Grow) -> bytes:
+    """Return the body of an answer; raises Discarded above `most` bytes, having read little more than that, and where
+    there is no room for it.
+    """
     if reply.headers.get("content-encoding", "identity") != "identity":  # which nobody asked for: it could be any size
         raise Discarded(Reason.TOO_LARGE)
     length = reply.headers.get("content-length", "")
@@ -365,6 +380,10 @@ async def _bounded(reply: Reply, most: int) -> bytes:
         size += len(part)
         if size > most:
             raise Discarded(Reason.TOO_LARGE)
+        try:
+            grow(ANSWER_COPIES * len(part))
+        except RequestError:
+            raise Discarded(Reason.NO_ROOM) from None
         parts.append(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 

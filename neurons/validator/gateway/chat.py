@@ -16,10 +16,11 @@ from aiohttp import web
 from bettertherapy_api import names
 from neurons.ledger import new_id
 from neurons.miner.errors import RequestError, overloaded, unavailable, unknown_model
+from neurons.miner.memory import Grow
 from neurons.miner.patient import Patient
 from neurons.miner.tracing import trace_id_of, trace_of
 from neurons.scoring.tripwires import plays_down
-from neurons.validator.gateway.asking import Asker, Failed, Proven, Question, Replies
+from neurons.validator.gateway.asking import Asker, Failed, Proven, Question, Replies, uncounted
 from neurons.validator.gateway.checking import Reason
 from neurons.validator.gateway.failing import unforeseen
 from neurons.validator.gateway.keys import ApiKey, check_scope
@@ -75,6 +76,7 @@ class _Work:
     beside: Callable[[Reply], Mapping[str, Any]] | None
     scrubbing: Scrubbing
     trace_id: str
+    grow: Grow
 
 
 class Chats:
@@ -114,11 +116,12 @@ class Chats:
         shown: Mapping[str, str],
         session: Session | None = None,
         beside: Callable[[Reply], Mapping[str, Any]] | None = None,
+        grow: Grow = uncounted,
     ) -> web.StreamResponse:
         """Answer one question; raises RequestError where nothing was said yet, as `turn_away` may take it.
 
         `session`: the conversation, where the caller knows it; else the request's header names it. `beside` returns
-        what more stands under `bettertherapy` of a stream, as a page's markup.
+        what more stands under `bettertherapy` of a stream, as a page's markup. `grow` counts what answers hold.
         """
         begun, asked_ms = time.monotonic(), time.time_ns() // 1_000_000
         check_scope(key, asked.twin)
@@ -131,11 +134,12 @@ class Chats:
         notice = self.notice(_with_facts(asked.with_history(session.told), session.patient))
         if notice is None:
             session.heard(asked.newest)
+            self._sessions.grew(session)
         answer_id = new_id()
         work = _Work(
             asked=asked, session=session, whose=key.share, notice=notice, question_id=new_id(), begun=begun,
             asked_ms=asked_ms, id=f"chatcmpl-{answer_id}", created=asked_ms // 1000, beside=beside,
-            scrubbing=self._recording.scrubbing(), trace_id=trace_id_of(trace_of(request.headers)),
+            scrubbing=self._recording.scrubbing(), trace_id=trace_id_of(trace_of(request.headers)), grow=grow,
         )  # fmt: skip
         headers = {**shown, SESSION_HEADER: session.id}
         if asked.stream:
@@ -168,6 +172,7 @@ class Chats:
         if notice is None:
             if session is not None:
                 session.heard(asked.newest)
+                self._sessions.grew(session)
             raise error
         at_ms = time.time_ns() // 1_000_000
         reply = self._only_notice(asked, notice, error, id_=f"chatcmpl-{new_id()}", created=at_ms // 1000)
@@ -261,7 +266,7 @@ class Chats:
         body, digest = asked.to_miners(messages, work.session.patient)
         question = Question(
             twin=asked.twin, body=body, digest=digest, messages=messages, whose=work.whose,
-            conversation=work.session.id.encode(), trace_id=work.trace_id,
+            conversation=work.session.id.encode(), trace_id=work.trace_id, grow=work.grow,
         )  # fmt: skip
         work.scrubbing.begin(asked.newest)
         at = time.monotonic()
@@ -311,6 +316,7 @@ class Chats:
         work.session.said(new, best.words.text, anew=asked.repeats_history)
         if len(given) > 1:
             work.session.compared = {each.answer_id: each.words.text for each in given}
+        self._sessions.grew(work.session)
         more = self._more(work, replies, compared, given)
         headers = {}
         if whole and len(given) == 1:

@@ -32,6 +32,8 @@ class Reason(StrEnum):
     ERROR = "error"
     """A 5xx."""
     TOO_LARGE = "tooLarge"
+    NO_ROOM = "noRoom"
+    """This gateway's memory, or its client's share of it, had no room for it."""
     NO_ANSWER = "noAnswer"
     """A 200 that is no answer."""
     EMPTY = "empty"
@@ -56,7 +58,7 @@ DISHONEST: Final = frozenset(
     }
 )  # fmt: skip
 """What no accident of a network does."""
-NOT_ITS_FAULT: Final = frozenset({Reason.BUSY, Reason.REFUSED})
+NOT_ITS_FAULT: Final = frozenset({Reason.BUSY, Reason.REFUSED, Reason.NO_ROOM})
 
 
 class Discarded(Exception):  # noqa: N818 - said of an answer

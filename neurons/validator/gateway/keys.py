@@ -134,6 +134,13 @@ class Keyring:
             )  # fmt: skip
         return found
 
+    def name_of(self, authorization: str | None) -> str | None:
+        """Return whose key the header has; None of one that isn't known."""
+        try:
+            return self.known(authorization).id
+        except RequestError:
+            return None
+
     def of_hash(self, kept: str) -> ApiKey | None:
         """Return the key with this hash, as long as it is accepted."""
         self._index()

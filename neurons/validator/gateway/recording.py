@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 MAX_PENDING: Final = 1000
 """Exchanges that wait to be written; above it they are lost, and counted."""
+MAX_PENDING_CHARACTERS: Final = 32 * 1024 * 1024
+"""Of all of them."""
 THREADS: Final = 2
 _CONSENT_SECONDS: Final = 2.0
 """How long a patient's word on consent waits for those before it to be read."""
@@ -125,6 +127,11 @@ class Exchange:
     scrubbing: Scrubbing
     """Where its texts are looked through."""
 
+    @property
+    def characters(self) -> int:
+        """How much it holds."""
+        return len(self.question) + sum(len(each.words.text) for each in self.answers)
+
 
 class Recording:
     """Writes exchanges, ratings and preferences; `recorder` None writes nothing."""
@@ -133,7 +140,9 @@ class Recording:
         self._recorder, self._scrub, self._metrics = recorder, scrub, metrics
         self._looking: _Looking | None = None
         """Begun with the first text: a scrubber may be loaded after this."""
-        self._pending: set[asyncio.Task[None]] = set()
+        self._pending: dict[asyncio.Task[None], int] = {}
+        """With the characters that each holds."""
+        self._pending_characters = 0
         self._said: set[str] = set()
 
     @property
@@ -155,13 +164,18 @@ class Recording:
         """Begin to write an exchange, which goes on whatever becomes of the client; None where it is not written."""
         if self._recorder is None:
             return None
-        if len(self._pending) >= MAX_PENDING:
+        size = exchange.characters
+        if len(self._pending) >= MAX_PENDING or self._pending_characters + size > MAX_PENDING_CHARACTERS:
             self._lost("too many exchanges wait to be written")
             return None
         task = asyncio.create_task(self._write(exchange))
-        self._pending.add(task)
-        task.add_done_callback(self._pending.discard)
+        self._pending[task] = size
+        self._pending_characters += size
+        task.add_done_callback(self._written)
         return task
+
+    def _written(self, task: asyncio.Task[None]) -> None:
+        self._pending_characters -= self._pending.pop(task)
 
     async def rating(self, session: Session, given: Given, *, rating_id: str, stars: int, comment: str | None) -> None:
         """Write a rating; raises LedgerError when it isn't safe."""

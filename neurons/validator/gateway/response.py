@@ -132,7 +132,7 @@ class EventStream:
         """Send the headers, once; from now on nothing but events can be said."""
         if self.response is None:
             headers = {
-                "Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache",
+                "Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store",
                 "X-Accel-Buffering": "no", **self._headers,
             }  # fmt: skip
             self.response = web.StreamResponse(status=200, headers=headers)

@@ -11,10 +11,11 @@ import orjson
 from aiohttp import web
 
 from neurons.miner.asked import parse_object
-from neurons.miner.bodies import read_body
 from neurons.miner.cors import Cors
 from neurons.miner.errors import JSON_HEADERS, RequestError, overloaded, unknown_model
-from neurons.miner.tracing import REQUEST_ID, request_id_of, trace_of
+from neurons.miner.memory import RequestBytes, RequestMemory
+from neurons.miner.tracing import REQUEST_ID, request_id_of, trace_id_of, trace_of
+from neurons.miner.body_turns import BodyTurns, takes_turns
 from neurons.shares import Shares
 from neurons.validator.gateway.chat import Chats
 from neurons.validator.gateway.failing import unforeseen
@@ -27,6 +28,7 @@ from neurons.validator.gateway.request import ChatAsked, parse
 from neurons.validator.gateway.roster import Roster
 from neurons.validator.gateway.rounds import PATH as ROUND_PATH
 from neurons.validator.gateway.rounds import Rounds
+from neurons.validator.gateway.security_log import SecurityLog
 from neurons.validator.gateway.task_desk import TaskDesk
 from neurons.validator.gateway.twins import Twins
 from neurons.wire.tasks import place_of
@@ -35,16 +37,18 @@ CLIENT_GONE: Final = "499"
 _SESSION: Final = re.compile(r"/v1/sessions/([^/]{1,64})")
 _MODEL: Final = re.compile(r"/v1/models/([^/]{1,253})")
 
+_BY_HTTPS: Final = {"Strict-Transport-Security": "max-age=31536000; includeSubDomains"}
 MOST_TURNED_AWAY: Final = 256
 """Questions beyond the limits that are read at once for the notice of an emergency: each may have a whole body."""
 
 _Handler = Callable[[web.BaseRequest, ApiKey, Mapping[str, str]], Awaitable[web.StreamResponse]]
 _Reader = Callable[
-    [web.BaseRequest, ApiKey, Mapping[str, str], RequestError | None], Coroutine[Any, Any, web.StreamResponse]
+    [web.BaseRequest, ApiKey, Mapping[str, str], RequestBytes, RequestError | None],
+    Coroutine[Any, Any, web.StreamResponse],
 ]
 """Is told by which error the request is refused, where it is: it reads all the same whether an emergency is told of."""
 PageHandler = Callable[
-    [web.BaseRequest, Mapping[str, str], RequestError | None], Coroutine[Any, Any, web.StreamResponse]
+    [web.BaseRequest, Mapping[str, str], RequestBytes, RequestError | None], Coroutine[Any, Any, web.StreamResponse]
 ]
 """Is told by which error the request is refused, where it is."""
 
@@ -63,16 +67,21 @@ class GatewayServer:
         metrics: Metrics,
         cors: Cors,
         max_in_flight: int,
+        memory: RequestMemory,
         unread: str = "",
         pages: PageHandler | None = None,
         rounds: Rounds | None = None,
         tasks: TaskDesk | None = None,
         beside: Callable[[], str] = str,
+        log: SecurityLog | None = None,
+        by_https: bool = False,
     ) -> None:
-        """`unread`: what stands before the error of a question or comment that isn't read.
+        """`memory`: counts what requests hold.
 
+        `unread`: what stands before the error of a question or comment that isn't read.
         `pages`: answers whatever isn't the API's; None: nothing does. `rounds`: what operators see of them. `tasks`:
         answers miners with fine-tune tasks.
+        `by_https`: browsers reach it by https, and are told to come in no other way.
         `beside`: says what is wrong with processes beside this one, without which it answers all the same.
         """
         self._beside = beside
@@ -82,6 +91,9 @@ class GatewayServer:
         self._roster, self._twins, self._metrics, self._cors = roster, twins, metrics, cors
         self._running, self._turned_away = Shares(max_in_flight), Shares(MOST_TURNED_AWAY)
         self._unread_words = unread
+        self._log = log or SecurityLog()
+        self._always = dict(_BY_HTTPS) if by_https else {}
+        self._memory, self._turns = memory, BodyTurns()
         self._idle = asyncio.Event()
         self._idle.set()
         self._routes: dict[str, dict[str, _Handler]] = {
@@ -108,7 +120,8 @@ class GatewayServer:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer any request."""
-        shown = {REQUEST_ID: request_id_of(trace_of(request.headers))}
+        trace = trace_of(request.headers)
+        shown = {REQUEST_ID: request_id_of(trace), **self._always}
         if not self._is_page(request.path):  # no other site's program has anything to do with those
             shown |= self._cors.headers(request)
         try:
@@ -118,6 +131,8 @@ class GatewayServer:
             else:
                 response = await self._dispatch(request, shown)
         except RequestError as error:
+            client = self._keyring.name_of(request.headers.get("Authorization"))
+            self._log.turned_away(error, client=client, trace_id=trace_id_of(trace))
             response = error.response()
         except ConnectionError:
             response = web.Response(status=400)  # the client left: writing this fails silently
@@ -138,9 +153,10 @@ class GatewayServer:
         reader = self._readers.get(path)
         handlers = self._routes.get(path) or self._one_of(path) or {}
         if self._pages is not None and self._is_page(path):
-            if (refusal := self._refusal(VISITORS)) is not None:
-                return await self._away(VISITORS, self._pages(request, shown, refusal), refusal)
-            return await self._counted(VISITORS, self._pages(request, shown, None))
+            with self._memory.request() as held:
+                if (refusal := self._refusal(VISITORS)) is not None:
+                    return await self._away(VISITORS, self._pages(request, shown, held, refusal), refusal)
+                return await self._counted(VISITORS, self._pages(request, shown, held, None))
         methods = handlers.keys() if reader is None else {"POST"}
         if not methods:
             error = RequestError(
@@ -173,9 +189,10 @@ class GatewayServer:
             refusal = self._refusal(key.share)
         except RequestError as error:
             refusal = error
-        if refusal is not None:
-            return await self._away(key.share, reader(request, key, shown, refusal), refusal)
-        return await self._counted(key.share, reader(request, key, shown, None))
+        with self._memory.request() as held:
+            if refusal is not None:
+                return await self._away(key.share, reader(request, key, shown, held, refusal), refusal)
+            return await self._counted(key.share, reader(request, key, shown, held, None))
 
     def _one_of(self, path: str) -> dict[str, _Handler] | None:
         """Return the methods of a path that names one of several; None where it names none."""
@@ -230,28 +247,35 @@ class GatewayServer:
         error.message = self._unread_words + error.message
         return error
 
-    async def _body(self, request: web.BaseRequest) -> bytes:
-        """Return what a patient sends; raises RequestError."""
+    async def _body(self, request: web.BaseRequest, key: ApiKey, held: RequestBytes) -> bytes:
+        """Return what a patient sends, counted as what it costs once it is parsed; raises RequestError."""
         try:
-            return await read_body(request)
+            return await held.take(request, client=key.share)
         except RequestError as error:
             raise self._unread(error) from None
 
     async def _chat(
-        self, request: web.BaseRequest, key: ApiKey, shown: Mapping[str, str], refusal: RequestError | None
+        self,
+        request: web.BaseRequest,
+        key: ApiKey,
+        shown: Mapping[str, str],
+        held: RequestBytes,
+        refusal: RequestError | None,
     ) -> web.StreamResponse:
         """Answer a question; `refusal`: nobody is asked. An emergency gets its notice whatever else happens."""
         asked: ChatAsked | None = None
         try:
-            body = await self._body(request)
+            body = await self._body(request, key, held)
             try:
-                asked = parse(body)
+                async with self._turns.turn(key.share, large=takes_turns(body)):
+                    asked = parse(body)
             except RequestError as error:
                 raise _noticed(error, self._told_in(body)) from None
+            del body  # else it would be there for as long as its answer takes
             if refusal is not None:
                 return await self._chats.turn_away(request, asked, refusal, key=key, shown=shown)
             try:
-                return await self._chats.answer(request, asked, key=key, shown=shown)
+                return await self._chats.answer(request, asked, key=key, shown=shown, grow=held.grow)
             except RequestError as error:
                 return await self._chats.turn_away(request, asked, error, key=key, shown=shown)
             except ConnectionError:
@@ -279,7 +303,8 @@ class GatewayServer:
         return _json(self._entry(name) | {"metagraph": self._metagraph()})
 
     async def _begin(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
-        return _json(*reversed(await self._feedback.begin(await read_body(request), key)))
+        with self._memory.request() as held:
+            return _json(*reversed(await self._feedback.begin(await held.take(request, client=key.share), key)))
 
     async def _sessions(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
         del request
@@ -293,10 +318,15 @@ class GatewayServer:
         return _json(await self._rounds.show(request.path, key))
 
     async def _rate(
-        self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str], refusal: RequestError | None
+        self,
+        request: web.BaseRequest,
+        key: ApiKey,
+        _: Mapping[str, str],
+        held: RequestBytes,
+        refusal: RequestError | None,
     ) -> web.StreamResponse:
         """Take a rating; a comment that tells of an emergency gets its notice whatever becomes of it."""
-        body = await self._body(request)
+        body = await self._body(request, key, held)
         comment = _comment(body)
         notice = self._told_in(body) if comment is None else self._chats.notice([{"role": "user", "content": comment}])
         if refusal is not None:
@@ -319,7 +349,8 @@ class GatewayServer:
         return next((found for said in said_in(body) if (found := self._chats.notice(said)) is not None), None)
 
     async def _prefer(self, request: web.BaseRequest, key: ApiKey, _: Mapping[str, str]) -> web.StreamResponse:
-        return _json(*reversed(await self._feedback.prefer(await read_body(request), key)))
+        with self._memory.request() as held:
+            return _json(*reversed(await self._feedback.prefer(await held.take(request, client=key.share), key)))
 
     def _entry(self, name: str) -> dict[str, Any]:
         members = self._roster.for_twin(name)

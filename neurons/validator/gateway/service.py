@@ -27,6 +27,7 @@ from neurons.metrics_port import MetricsPort
 from neurons.miner.bodies import bounded_request
 from neurons.miner.cors import Cors
 from neurons.miner.errors import StartError
+from neurons.miner.memory import RequestMemory
 from neurons.miner.upstream import Upstream
 from neurons.receipts import Keypair
 from neurons.validator.gateway.asking import Asker
@@ -42,6 +43,7 @@ from neurons.validator.gateway.recording import Recording, Scrubber
 from neurons.validator.gateway.roster import Roster
 from neurons.validator.gateway.rounds import Rounds, RoundsReader
 from neurons.validator.gateway.scrubbing import load_scrubber
+from neurons.validator.gateway.security_log import SecurityLog
 from neurons.validator.gateway.server import GatewayServer
 from neurons.validator.gateway.sessions import SECRET_FILE, Ids, Sessions, kept_secret, named_secret
 from neurons.validator.gateway.settings import Settings
@@ -185,7 +187,7 @@ class GatewayService:
                 sessions=sessions, recording=recording, recorder=recorder, standings=self.standings, twins=twins,
                 metrics=self.metrics,
             )  # fmt: skip
-            keyring = Keyring(self._keys)
+            keyring, security_log = Keyring(self._keys), SecurityLog()
             pages = None
             if settings.pages_origin is not None:
                 gateway = Gateway(
@@ -194,14 +196,16 @@ class GatewayService:
                     notices=self._notices,
                 )  # fmt: skip
                 opened = await stack.enter_async_context(
-                    open_pages(gateway, settings=settings, secret=self._secret, http=session)
+                    open_pages(gateway, settings=settings, secret=self._secret, http=session, log=security_log)
                 )
                 pages = opened.handle
             server = GatewayServer(
                 keyring=keyring, chats=chats, feedback=feedback, roster=roster, twins=twins, metrics=self.metrics,
                 cors=Cors(settings.cors_origins), max_in_flight=settings.max_in_flight,
+                memory=RequestMemory(settings.request_memory_bytes, process="gateway"),
                 unread=unread_words(country=settings.country), pages=pages,
-                rounds=Rounds(self._rounds or _reader(recorder)), beside=self._beside,
+                rounds=Rounds(self._rounds or _reader(recorder)), beside=self._beside, log=security_log,
+                by_https=(settings.pages_origin or "").startswith("https:"),
                 tasks=TaskDesk(
                     keypair=self._keypair, ledger=_ledger_of(recorder), reading=source.latest, metrics=self.metrics,
                     deliveries=Deliveries(settings.deliveries) if settings.deliveries is not None else None,

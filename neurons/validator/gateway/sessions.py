@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
+
 from neurons.entropy import random_bytes
 from neurons.ledger import LedgerError, NotFound, Recorder, derived_id, patient_digest
 from neurons.miner.errors import RequestError
@@ -25,6 +27,8 @@ MAX_SESSIONS: Final = 20_000
 MAX_MESSAGES: Final = 64
 MAX_CHARACTERS: Final = 64 * 1024
 """Of a session's messages; the oldest go first, a question and its answer together."""
+MAX_ALL_CHARACTERS: Final = 64 * 1024 * 1024
+"""Of all sessions together; the least used go first."""
 MAX_UNANSWERED: Final = 5
 MAX_UNANSWERED_CHARACTERS: Final = 4000
 """Of each question that nobody answered."""
@@ -120,6 +124,12 @@ class Session:
     used_at: float = 0.0
 
     @property
+    def characters(self) -> int:
+        """How much is kept of it, in characters: what was said, compared and remarked."""
+        remarked = sum(len(each.comment) for each in self.answers.values() if each.comment)
+        return _characters(self.told) + sum(len(text) for text in self.compared.values()) + remarked
+
+    @property
     def told(self) -> list[Mapping[str, Any]]:
         """All that was said so far, whether it was answered or not."""
         return [*self.messages, *self.unanswered]
@@ -168,13 +178,17 @@ class Sessions:
         the name is another doctor's, and must not hear what was said to the former."""
         self.ids, self._recorder, self._uid_of, self._clock = ids, recorder, uid_of, clock
         self._known: OrderedDict[str, Session] = OrderedDict()
+        self._sizes: dict[str, int] = {}
+        """Characters of each, as they were counted last."""
+        self.characters = 0
+        """Of all of them."""
         self._conversations: OrderedDict[bytes, str | None] = OrderedDict()
         """What was said, by which clients are known that repeat all of it each time. None: to several patients."""
 
     def create(self, *, key_id: str, twin: str, identity: str | None = None) -> Session:
         """Begin a session. `identity`: what the client calls the patient; without it a session is its own patient."""
         session_id = self.ids.session(key_id)
-        return self._keep(
+        return self.used(
             Session(
                 session_id, key_id, self.ids.patient(key_id, identity or f"session {session_id}"), twin,
                 twin_uid=self._uid_of(twin),
@@ -190,7 +204,7 @@ class Sessions:
         session = self._known.get(session_id)
         if session is None:
             session = await self._from_ledger(session_id, key_id=key_id, identity=identity, twin=twin)
-        self._keep(session)
+        self.used(session)
         if twin is not None and (session.twin != twin or self._is_over(session)):
             raise RequestError(
                 400, "invalid_request_error",
@@ -235,7 +249,7 @@ class Sessions:
         """Forget all that was said by patients who were erased, given by what stays of their ids in the ledger."""
         gone = {each.id for each in self._known.values() if patient_digest(each.patient_id) in patients}
         for session_id in gone:
-            session = self._known.pop(session_id)
+            session = self._drop(session_id)
             # A question in work may still hold it.
             session.messages, session.answers, session.patient = [], OrderedDict(), None
         for conversation in [said for said, session_id in self._conversations.items() if session_id in gone]:
@@ -271,17 +285,33 @@ class Sessions:
             session.said([{"role": "user", "content": turn.question.text.text}], turn.answer.text.text, anew=False)
         return session
 
-    def _keep(self, session: Session) -> Session:
+    def used(self, session: Session) -> Session:
+        """Note that a session was used."""
         now = self._clock()
         session.used_at = now
         self._known[session.id] = session
         self._known.move_to_end(session.id)
+        self._sizes.setdefault(session.id, 0)
+        self.grew(session)
+        return session
+
+    def grew(self, session: Session) -> None:
+        """Count what a session holds now; the least used go where all hold too much. One that is gone stays gone."""
+        if self._known.get(session.id) is not session:
+            return
+        now, size = self._clock(), session.characters
+        self.characters += size - self._sizes[session.id]
+        self._sizes[session.id] = size
         while self._known:
             oldest = next(iter(self._known.values()))
-            if len(self._known) <= MAX_SESSIONS and now - oldest.used_at <= KEEP_SECONDS:
+            fits = len(self._known) <= MAX_SESSIONS and self.characters <= MAX_ALL_CHARACTERS
+            if fits and now - oldest.used_at <= KEEP_SECONDS:
                 break
-            del self._known[oldest.id]
-        return session
+            self._drop(oldest.id)
+
+    def _drop(self, session_id: str) -> Session:
+        self.characters -= self._sizes.pop(session_id)
+        return self._known.pop(session_id)
 
 
 def unknown_session() -> RequestError:
@@ -299,4 +329,10 @@ def _uuid(digits: str) -> str:
 
 
 def _characters(messages: Sequence[Mapping[str, Any]]) -> int:
-    return sum(len(content) for message in messages if isinstance(content := message.get("content"), str))
+    """Count what messages hold, whatever they are made of: parts, names, calls of tools."""
+    return sum(
+        len(content)
+        if len(message) == 2 and isinstance(content := message.get("content"), str)
+        else len(orjson.dumps(message))
+        for message in messages
+    )

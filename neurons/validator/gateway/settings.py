@@ -12,10 +12,14 @@ from typing import Final
 from yarl import URL
 
 from bettertherapy_api import names
+from neurons.memory_limit import REQUEST_MEMORY_BYTES, cgroup_limit, limit_of, request_memory
 from neurons.miner.cors import read_origins
 from neurons.validator.gateway.asking import Patience
 from neurons.validator.gateway.roster import ANNOUNCE_SECONDS
 
+OWN_BYTES: Final = 1024 * 1024 * 1024
+"""What a gateway takes beside requests: its code, the models that find identifiers (560 MB with both), the process that
+writes the ledger, and conversations."""
 PORT: Final = names.GATEWAY_PORT
 METRICS_PORT: Final = names.GATEWAY_METRICS_PORT
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -65,6 +69,8 @@ class Settings:
     """Between two looks at the metagraph; None: 120 for a chain, 5 for a local subnet, 1 for a file."""
     country: str | None = None
     max_in_flight: int = 1024
+    request_memory_bytes: int = REQUEST_MEMORY_BYTES
+    """What requests may hold at once, all together; one client half of it."""
     drain_delay_seconds: float = 5.0
     drain_seconds: float = 60.0
     cors_origins: frozenset[str] = frozenset()
@@ -109,6 +115,8 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
     add("--explore-percent", type=_percent, default=10, help="questions that try the least known (%(default)s)")
     add("--country", default=environ.get("COUNTRY"), help="ISO 3166, for emergency numbers (env COUNTRY)")
     add("--max-in-flight", type=_count, default=1024, help="questions in work at once (%(default)s)")
+    add("--memory-limit-bytes", type=limit_of,
+        help="memory of this process and its writer; that of its control group by default")  # fmt: skip
     add("--drain-delay", type=_seconds, default=5.0, help="go on accepting after SIGTERM (%(default)s)")
     add("--drain-seconds", type=_seconds, default=60.0, help="wait for questions then (%(default)s)")
     add("--cors-origins", type=_origins, default=environ.get("CORS_ORIGINS", ""),
@@ -153,6 +161,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         ),
         country=given.country,
         max_in_flight=given.max_in_flight,
+        request_memory_bytes=request_memory(given.memory_limit_bytes or cgroup_limit(), beside=OWN_BYTES),
         drain_delay_seconds=given.drain_delay,
         drain_seconds=given.drain_seconds,
         cors_origins=given.cors_origins,

@@ -20,6 +20,10 @@ STAFF: Final = "staff"
 VISITOR_SECONDS: Final = 24 * 3600
 """As long as the gateway remembers a conversation."""
 STAFF_SECONDS: Final = 12 * 3600
+STAFF_IDLE_SECONDS: Final = 3600
+"""Who asked for no page for so long signs in again."""
+STAFF_RENEWED_SECONDS: Final = 60
+"""How exactly a cookie knows when its browser came last."""
 MAX_CONVERSATIONS: Final = 8
 """Doctors whose conversation a browser comes back to; the oldest is left away."""
 MAX_CHARACTERS: Final = 4000
@@ -38,8 +42,22 @@ class _VisitorCookie(BaseModel):
 class _StaffCookie(BaseModel):
     model_config = _CONFIG
 
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     key: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
     since: Annotated[int, Field(ge=0)]
+    seen: Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True, slots=True)
+class StaffSession:
+    """One sign-in."""
+
+    id: str
+    key: str
+    """The hash of the key."""
+    since: int
+    seen: int
+    """When its browser came last; both in seconds since 1970 (UTC)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +112,34 @@ class Cookies:
                 return header
             visitor = visitor.left(next(iter(visitor.conversations)))
 
-    def staff(self, value: str | None) -> str | None:
-        """Return the hash of the key by which somebody signed in."""
+    def staff(self, value: str | None) -> StaffSession | None:
+        """Return a sign-in; None for none, an altered one, an old one, and one that rested too long."""
         read = self._read(STAFF, value, _StaffCookie)
-        return None if read is None or not 0 <= self._clock() - read.since < STAFF_SECONDS else read.key
+        now = self._clock()
+        if read is None or not (0 <= now - read.since < STAFF_SECONDS and 0 <= now - read.seen < STAFF_IDLE_SECONDS):
+            return None
+        return StaffSession(read.id, read.key, read.since, read.seen)
 
-    def of_staff(self, key_hash: str | None) -> str:
-        """Return the header `Set-Cookie` of who signs in; None: of who signs out."""
-        if key_hash is None:
+    def new_staff(self, key_hash: str) -> StaffSession:
+        """Return a new sign-in by the key with this hash."""
+        now = int(self._clock())
+        return StaffSession(secrets.token_hex(16), key_hash, now, now)
+
+    def renewed(self, session: StaffSession) -> StaffSession:
+        """Return a sign-in of which it is known that its browser came now; the same while that was so lately."""
+        now = int(self._clock())
+        return session if now - session.seen < STAFF_RENEWED_SECONDS else replace(session, seen=now)
+
+    def of_staff(self, session: StaffSession | None) -> str:
+        """Return the header `Set-Cookie` of a sign-in; None: of who signs out."""
+        if session is None:
             return self._header(STAFF, "") + "; Max-Age=0"
-        return self._header(STAFF, self._signed(STAFF, {"key": key_hash, "since": int(self._clock())}))
+        said = {"id": session.id, "key": session.key, "since": session.since, "seen": session.seen}
+        return self._header(STAFF, self._signed(STAFF, said))
+
+    def of_language(self, name: str, language: str) -> str:
+        """Return the header `Set-Cookie` of a language that was chosen, which is kept for a year."""
+        return self._header(name, language) + "; Max-Age=31536000"
 
     def token(self, visitor: Visitor) -> str:
         """Return what a form of this visitor's carries, which no other site can know."""

@@ -77,7 +77,7 @@ class Desk:
             await self._gateway.recording.record(record)
         except LedgerError:
             raise _away() from None
-        return elsewhere(visit.request.raw_path.partition("?")[0].removesuffix("/correct"))
+        return elsewhere(visit.request.rel_url.raw_path.removesuffix("/correct"))
 
     async def learned(self, visit: Visit, twin: str) -> web.StreamResponse:
         """Show what the twin's versions learned."""

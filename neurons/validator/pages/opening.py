@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 
 from neurons.miner.errors import StartError
+from neurons.validator.gateway.security_log import SecurityLog
 from neurons.validator.gateway.settings import Settings
 from neurons.validator.pages.cookies import Cookies
 from neurons.validator.pages.desk import Desk
@@ -24,7 +25,7 @@ from neurons.validator.pages.uploading import Uploading
 
 @asynccontextmanager
 async def open_pages(
-    gateway: Gateway, *, settings: Settings, secret: bytes, http: aiohttp.ClientSession
+    gateway: Gateway, *, settings: Settings, secret: bytes, http: aiohttp.ClientSession, log: SecurityLog
 ) -> AsyncIterator[Pages]:
     """Yield the pages; raises StartError with what to do about the settings.
 
@@ -60,6 +61,7 @@ async def open_pages(
                 ("GET", "/miners"): overview.miners,
             },
             per_minute=settings.pages_per_minute,
+            log=log,
         )
     finally:
         await licences.close()

@@ -116,7 +116,13 @@ class PatientPages:
             }
 
         return await self._gateway.chats.answer(
-            visit.request, asked, key=key, shown=visit.headers(), session=session, beside=beside
+            visit.request,
+            asked,
+            key=key,
+            shown=visit.headers(),
+            session=session,
+            beside=beside,
+            grow=visit.held.grow,
         )
 
     def notice(self, visit: Visit, twin: str) -> str:
@@ -139,6 +145,7 @@ class PatientPages:
             return found.text
         if session is not None:
             session.heard(said)
+            self._gateway.sessions.grew(session)
         return ""
 
     async def rate(self, visit: Visit, twin: str) -> web.StreamResponse:
@@ -196,7 +203,7 @@ class PatientPages:
     async def anew(self, visit: Visit, twin: str) -> web.StreamResponse:
         """Leave a conversation, and begin another with the next question."""
         visit.visitor = visit.visitor.left(self._whose(twin))
-        return elsewhere(visit.request.raw_path.partition("?")[0].removesuffix("/anew"))
+        return elsewhere(visit.request.rel_url.raw_path.removesuffix("/anew"))
 
     async def receipt(self, visit: Visit) -> web.StreamResponse:
         """Show what a receipt says, and whether it is genuine."""

@@ -11,12 +11,16 @@ import orjson
 from aiohttp import web
 
 from neurons.miner.errors import RequestError, overloaded
+from neurons.miner.memory import RequestBytes
+from neurons.miner.tracing import trace_id_of, trace_of
 from neurons.validator.gateway.failing import unforeseen
-from neurons.validator.gateway.keys import MAX_KEY_CHARACTERS, Keyring, Role, hash_of
+from neurons.validator.gateway.keys import MAX_KEY_CHARACTERS, ApiKey, Keyring, Role, hash_of
+from neurons.validator.gateway.security_log import SecurityLog
 from neurons.validator.pages import texts as languages
 from neurons.validator.pages.cookies import STAFF, VISITOR, Cookies
 from neurons.validator.pages.patient import PatientPages
 from neurons.validator.pages.rendering import Renderer
+from neurons.validator.pages.signed_out import SignedOut
 from neurons.validator.pages.texts import Language, Texts, language_of
 from neurons.validator.pages.visit import TOKEN_FIELD, TOKEN_HEADER, Visit, elsewhere
 from neurons.wire.rates import Rates
@@ -58,6 +62,7 @@ class Pages:
         patient: PatientPages,
         staff: Mapping[tuple[str, str], _Handler],
         per_minute: int,
+        log: SecurityLog,
     ) -> None:
         """`origin`: by which browsers reach the pages. `staff`: the pages behind the sign-in, by method and pattern.
 
@@ -70,8 +75,7 @@ class Pages:
             all_per_minute=4 * per_minute, per_minute=4 * VISITOR_PER_MINUTE, burst=4 * VISITOR_BURST
         )
         self._secured = dict(_SECURITY)
-        if origin.startswith("https:"):
-            self._secured["Strict-Transport-Security"] = "max-age=31536000"
+        self._signed_out, self._log = SignedOut(), log
         routes: dict[tuple[str, str], _Handler] = {
             ("GET", "/"): patient.choose,
             ("GET", f"/doctor/{_NAME}"): patient.talk,
@@ -94,17 +98,21 @@ class Pages:
         self._patient = patient
 
     async def handle(
-        self, request: web.BaseRequest, shown: Mapping[str, str], refusal: RequestError | None = None
+        self,
+        request: web.BaseRequest,
+        shown: Mapping[str, str],
+        held: RequestBytes,
+        refusal: RequestError | None = None,
     ) -> web.StreamResponse:
         """Answer a request; raises RequestError where a program asked, and shows a page where a person did.
 
-        `refusal`: why it isn't taken, where it isn't.
+        `held`: counts what it holds. `refusal`: why it isn't taken, where it isn't.
         """
         file = self._renderer.file(request.path)
         if file is not None and request.method in ("GET", "HEAD"):
             file.headers.update({name: value for name, value in self._secured.items() if name != "Cache-Control"})
             return file
-        visit = self._visit(request, {**shown, **self._secured})
+        visit = self._visit(request, {**shown, **self._secured}, held)
         handler: _Handler | None = None
         parts: Mapping[str, str] = {}
         try:
@@ -114,6 +122,8 @@ class Pages:
             raise
         except Exception as failure:  # noqa: BLE001 - a person is shown a page, and is owed the notice of an emergency
             error = failure if isinstance(failure, RequestError) else unforeseen(failure)
+            trace_id = trace_id_of(trace_of(request.headers))
+            self._log.turned_away(error, client=visit.staff.id if visit.staff is not None else None, trace_id=trace_id)
             # Too many questions, a page that is too old, a text that is too long: an emergency is one all the same.
             notice = ""
             if handler in (self._patient.ask, self._patient.rate):
@@ -140,16 +150,21 @@ class Pages:
             (self._questions if handler == self._patient.ask else self._changes).count(visit.visitor.id)
         return await handler(visit, **parts)
 
-    def _visit(self, request: web.BaseRequest, shown: Mapping[str, str]) -> Visit:
+    def _visit(self, request: web.BaseRequest, shown: Mapping[str, str], held: RequestBytes) -> Visit:
         sent = _cookies(request.headers.get("Cookie"))
         known = self._cookies.visitor(sent.get(self._cookies.name(VISITOR)))
         visitor = known or self._cookies.new_visitor()
-        key_hash = self._cookies.staff(sent.get(self._cookies.name(STAFF)))
-        language = language_of(sent.get(languages.COOKIE), request.headers.get("Accept-Language"))
+        session = self._cookies.staff(sent.get(self._cookies.name(STAFF)))
+        if session is not None and self._signed_out.has(session):
+            session = None
+        staff = self._keyring.of_hash(session.key) if session is not None else None
+        language = language_of(sent.get(self._cookies.name(languages.COOKIE)), request.headers.get("Accept-Language"))
+        renewed = self._cookies.renewed(session) if session is not None and staff is not None else session
         return Visit(
             request=request, visitor=visitor, known=known, token=self._cookies.token(visitor), texts=Texts(language),
-            staff=self._keyring.of_hash(key_hash) if key_hash is not None else None, shown=shown,
-            cookie_of=self._cookies.of_visitor,
+            staff=staff, session=session, shown=shown,
+            set_cookie=self._cookies.of_staff(renewed) if renewed not in (None, session) else None,
+            cookie_of=self._cookies.of_visitor, held=held,
         )  # fmt: skip
 
     def _route(self, request: web.BaseRequest) -> tuple[_Handler, Mapping[str, str]]:
@@ -211,8 +226,7 @@ class Pages:
     async def _language(self, visit: Visit) -> web.StreamResponse:
         chosen = visit.text("language", most=8)
         if chosen in set(Language):
-            secure = "; Secure" if self._origin.startswith("https:") else ""
-            visit.set_cookie = f"{languages.COOKIE}={chosen}; Path=/; Max-Age=31536000; SameSite=Lax{secure}"
+            visit.set_cookie = self._cookies.of_language(languages.COOKIE, chosen)
         return elsewhere(self._shown_at(visit.text("back", most=2048)))
 
     def _shown_at(self, path: str) -> str:
@@ -230,13 +244,29 @@ class Pages:
         given = visit.text("key", most=MAX_KEY_CHARACTERS).strip()
         key = self._keyring.of_hash(hash_of(given))
         if key is None or key.role is Role.CLIENT:
+            self._note("a sign-in was refused", visit, key)
             return self._renderer.page("sign_in.html", visit, status=403, wrong=True)
-        visit.set_cookie = self._cookies.of_staff(key.hash)
+        if visit.session is not None:
+            self._signed_out.add(visit.session)
+        visit.set_cookie = self._cookies.of_staff(self._cookies.new_staff(key.hash))
+        self._note("signed in", visit, key)
         return elsewhere("/desk" if key.role is Role.DOCTOR else "/miners")
 
     async def _sign_out(self, visit: Visit) -> web.StreamResponse:
+        if visit.session is not None:
+            self._signed_out.add(visit.session)
+            self._note("signed out", visit, visit.staff)
         visit.set_cookie = self._cookies.of_staff(None)
-        return elsewhere("/")
+        response = elsewhere("/")
+        response.headers["Clear-Site-Data"] = '"cache"'  # whatever the browser still has of the doctor's pages
+        return response
+
+    def _note(self, event: str, visit: Visit, key: ApiKey | None) -> None:
+        trace_id = trace_id_of(trace_of(visit.request.headers))
+        self._log.note(
+            event, client=key.id if key is not None else None, role=key.role if key is not None else None,
+            trace_id=trace_id,
+        )  # fmt: skip
 
 
 class _Limits:
@@ -251,7 +281,8 @@ class _Limits:
         """Count one; raises RequestError (429)."""
         if self._counted >= MAX_VISITORS:
             self._visitors, self._counted = self._new(), 0
-        wait = max(self._visitors.wait(visitor_id), self._all.wait(""))
+        # Of a visitor something is remembered only once all together leave room: a new one costs nothing to be.
+        wait = self._all.wait("") or self._visitors.wait(visitor_id)
         if wait:
             raise overloaded("too much at once: wait a moment", retry_after=wait)
         self._counted += 1

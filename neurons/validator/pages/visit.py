@@ -12,10 +12,10 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from neurons.miner.asked import parse_object
-from neurons.miner.bodies import read_body
 from neurons.miner.errors import RequestError, bad_request
-from neurons.validator.gateway.keys import ApiKey, Role
-from neurons.validator.pages.cookies import Visitor
+from neurons.miner.memory import RequestBytes
+from neurons.validator.gateway.keys import VISITORS, ApiKey, Role
+from neurons.validator.pages.cookies import StaffSession, Visitor
 from neurons.validator.pages.texts import Texts
 
 TOKEN_FIELD: Final = "token"  # noqa: S105 - a field's name
@@ -35,11 +35,15 @@ class Visit:
     texts: Texts
     staff: ApiKey | None
     """Who signed in, as long as the key is accepted."""
+    session: StaffSession | None
+    """By which sign-in."""
     shown: Mapping[str, str]
     """Headers of every answer."""
     known: Visitor | None
     """The visitor as the browser's cookie has it; None for one that has none."""
     cookie_of: Callable[[Visitor], str]
+    held: RequestBytes
+    """Counts what the request holds of this process's memory."""
     set_cookie: str | None = None
     """One more header `Set-Cookie`: of who signs in or out, or chooses a language."""
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -56,7 +60,7 @@ class Visit:
 
     async def read(self) -> None:
         """Read what was sent; raises RequestError."""
-        body = await read_body(self.request)
+        body = await self.held.take(self.request, client=VISITORS)
         if self.request.content_type == _FORM:
             try:
                 pairs = parse_qsl(

@@ -120,7 +120,14 @@ ROUND_FAILED: Final = (
     R.OWNER_GONE,
     R.ROUND_ERROR,
 )
-_STUCK: Final = (R.NO_POOL_MATCHES, R.POOL_UNREADABLE, R.BASE_MODEL_MISMATCH, R.RANK_TOO_HIGH, R.SERVED_NAME_COLLISION)
+_STUCK: Final = (
+    R.NO_POOL_MATCHES,
+    R.POOL_UNREADABLE,
+    R.BASE_MODEL_MISMATCH,
+    R.RANK_TOO_HIGH,
+    R.OUT_OF_BOUNDS,
+    R.SERVED_NAME_COLLISION,
+)
 _UNREADABLE: Final = (R.SPEC_INVALID, R.STATUS_UNREADABLE)
 _CAPACITY: Final = (R.UNSCHEDULABLE, R.VOLUME_CLAIM_NOT_FOUND, R.VOLUME_CLAIM_NOT_BOUND, R.PODS_REFUSED)
 _PODS: Final = (
@@ -152,6 +159,7 @@ _POOL: Final = (
     R.MINER_STARTING,
 )
 _GATEWAY: Final = (
+    R.OUT_OF_BOUNDS,
     R.CHILD_CONFLICT,
     R.CHILDREN_REFUSED,
     R.SECRET_NOT_FOUND,
@@ -399,10 +407,11 @@ TABLES: Final[tuple[Table, ...]] = (
                     R.VOLUME_CLAIM_NOT_FOUND,
                     R.VOLUME_CLAIM_NOT_BOUND,
                 ),
-                "LedgerReachable=Unknown": (R.PREPARING_LEDGER, R.GATEWAYS_STARTING, R.NO_GATEWAY),
+                "LedgerReachable=Unknown": (R.OUT_OF_BOUNDS, R.PREPARING_LEDGER, R.GATEWAYS_STARTING, R.NO_GATEWAY),
                 "DatasetsWritten=True": (R.DATASETS_WRITTEN,),
                 "DatasetsWritten=False": (
                     R.DATASETS_SUSPENDED,
+                    R.OUT_OF_BOUNDS,
                     R.DATASETS_NOT_WRITTEN,
                     R.CHILD_CONFLICT,
                     R.CHILDREN_REFUSED,
@@ -418,6 +427,7 @@ TABLES: Final[tuple[Table, ...]] = (
                 "WeightsSet=False": (
                     R.ROUNDS_OFF,
                     R.ROUNDS_SUSPENDED,
+                    R.OUT_OF_BOUNDS,
                     R.ROUND_FAILED,
                     R.ROUND_NOT_CREATED,
                     R.CHILD_CONFLICT,
@@ -509,6 +519,7 @@ TABLES: Final[tuple[Table, ...]] = (
                     R.VALIDATOR_IS_ANOTHER,
                     R.OWNER_UNREADABLE,
                     R.ROUND_BUSY,
+                    R.OUT_OF_BOUNDS,
                     *_PODLESS,
                     R.ENDING,
                     R.ENDED,

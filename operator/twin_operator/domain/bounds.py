@@ -17,7 +17,8 @@ from pydantic.alias_generators import to_camel
 from bettertherapy_api.addresses import is_link_local
 from bettertherapy_api.finetune_run import CandidateSpec, FineTuneRunSpec
 from bettertherapy_api.miner_pool import MinerPoolSpec
-from twin_operator.domain.objects import Pool, Run, Validator
+from bettertherapy_api.validator import ValidatorSpec
+from twin_operator.domain.objects import Pool, Run, Twin, Validator
 from twin_operator.domain.reasons import Reason
 from twin_operator.engine.conditions import Finding
 from twin_operator.settings import Images
@@ -93,6 +94,22 @@ def run_out_of_bounds(
     return _finding(_of_run(run.spec, bounds, _own(images), pool=pool, validator=validator))
 
 
+def adapter_out_of_bounds(twin: Twin, bounds: Bounds) -> Finding | None:
+    """Return what is wrong with the place of the adapter that a twin's spec names: no engine is told to fetch it."""
+    adapter = twin.spec.adapter
+    return _finding(_places(bounds.stores, "stores", ("spec.adapter.uri", adapter.uri if adapter else None)))
+
+
+def twin_out_of_bounds(twin: Twin, bounds: Bounds) -> Finding | None:
+    """Return the first thing that a twin's spec names and may not: no trainer or examiner is told to read or ask it."""
+    return adapter_out_of_bounds(twin, bounds) or _finding(_of_gate(twin, bounds))
+
+
+def validator_out_of_bounds(validator: Validator, bounds: Bounds, images: Images) -> Finding | None:
+    """Return the first thing that a validator's spec names and may not."""
+    return _finding(_of_validator(validator.spec, bounds, _own(images)))
+
+
 def _finding(refusals: Iterator[str]) -> Finding | None:
     first = next(refusals, None)
     return None if first is None else Finding(Reason.OUT_OF_BOUNDS, first)
@@ -126,6 +143,29 @@ def _of_pool(spec: MinerPoolSpec, bounds: Bounds, own: tuple[str, ...]) -> Itera
     mlflow = tune.tracking.mlflow if tune and tune.tracking else None
     yield from _endpoint(bounds, "spec.fineTune.tracking.mlflow.endpoint", mlflow.endpoint if mlflow else None)
     yield from _flags(bounds, spec.engine.args or [])
+
+
+def _of_gate(twin: Twin, bounds: Bounds) -> Iterator[str]:
+    gate = twin.spec.gate
+    if gate is None:
+        return
+    items, judge = gate.eval_set_ref, gate.judge_ref
+    yield from _places(bounds.stores, "stores", ("spec.gate.evalSetRef.uri", items.uri if items else None))
+    yield from _endpoint(bounds, "spec.gate.judgeRef.endpoint", judge.endpoint if judge else None)
+
+
+def _of_validator(spec: ValidatorSpec, bounds: Bounds, own: tuple[str, ...]) -> Iterator[str]:
+    gateway, tasks, judge = spec.gateway, spec.fine_tune_tasks, spec.scoring.judge if spec.scoring else None
+    yield from _named((*own, *bounds.images), "images", ("spec.gateway.image", gateway.image))
+    priority = gateway.pod.priority_class_name if gateway.pod else None
+    yield from _named(bounds.priority_classes, "priorityClasses", ("spec.gateway.pod.priorityClassName", priority))
+    pages = gateway.pages.store.uri if gateway.pages and gateway.pages.store else None
+    yield from _places(
+        bounds.stores, "stores", ("spec.fineTuneTasks.store.uri", tasks.store.uri if tasks else None),
+        ("spec.fineTuneTasks.offers.deliveries", tasks.offers.deliveries if tasks and tasks.offers else None),
+        ("spec.gateway.pages.store.uri", pages),
+    )  # fmt: skip
+    yield from _endpoint(bounds, "spec.scoring.judge.endpoint", judge.endpoint if judge else None)
 
 
 def _of_run(

@@ -36,6 +36,7 @@ from bettertherapy_api.routing import (
     TwinEntry,
     Version,
 )
+from twin_operator.domain.bounds import Bounds, adapter_out_of_bounds
 from twin_operator.domain.objects import Pool, PoolRef, Twin, UnreadPool
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.versions import canary_version, wanted_version
@@ -82,8 +83,11 @@ def wanted_adapter(twin: Twin) -> Adapter | None:
     return adapter_of(wanted_version(twin))
 
 
-def refusal(pool: PoolRef, twin: Twin) -> Finding | None:
-    """Return why the pool can't serve the twin as it should be, or None."""
+def refusal(pool: PoolRef, twin: Twin, bounds: Bounds | None = None) -> Finding | None:
+    """Return why the pool can't serve the twin as it should be, or None.
+
+    `bounds`: what tenants may name; None: the place of the adapter doesn't matter here.
+    """
     if not isinstance(pool, Pool):
         problem = pool.problem if isinstance(pool, UnreadPool) else "unknown"
         return Finding(
@@ -112,7 +116,10 @@ def refusal(pool: PoolRef, twin: Twin) -> Finding | None:
             f"the adapter has rank {adapter.rank}, MinerPool {pool.name} allows up to {limit}: raise the pool's "
             f"spec.engine.maxLoraRank, or train the adapter with rank {limit} or less",
         )
-    return None
+    named = twin.spec.adapter
+    if bounds is None or adapter is None or named is None or adapter.uri != named.uri:
+        return None
+    return adapter_out_of_bounds(twin, bounds)
 
 
 def is_verified(report: PodReport, adapter_served_name: str, digest: str) -> bool:

@@ -12,6 +12,7 @@ from bettertherapy_api.finetune_run import RunRef
 from bettertherapy_api.routing import TwinEntry
 from bettertherapy_api.schema import LabelSelector
 from twin_operator.domain.batches import is_named, trainer_of
+from twin_operator.domain.bounds import Bounds
 from twin_operator.domain.objects import Pool, PoolRef, Round, Run, Twin, Unreadable, Validator, pool_ref
 from twin_operator.domain.pool_facts import DeploymentFacts, PodFacts, PoolFacts, facts_of
 from twin_operator.domain.reasons import Reason
@@ -82,8 +83,10 @@ class Published:
 class World:
     """Reads the store. Nothing is kept here but the facts of each pool, until one of its objects changes."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, bounds: Bounds | None = None) -> None:
+        """`bounds`: what tenants may name; its own defaults are the chart's."""
         self.store = store
+        self.bounds = bounds or Bounds()
         self.unpublished: dict[tuple[str, str], dict[str, str]] = {}
         """What could not be published, by namespace and pool: why, by the twin's UID ("" for all). A pool that was not
         looked at by this leader is absent."""

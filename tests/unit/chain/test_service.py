@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import aiohttp
 import bittensor as bt
 import pytest
+from yarl import URL
 
 from neurons.chain import errors
+from neurons.chain.local import service
 from tests.unit.chain.played import NETUID, Subnet, keypair
 
 DEEP = "[" * 50_000
@@ -67,3 +70,25 @@ async def test_what_is_too_large_is_refused_and_not_sent_again(subnet: Subnet) -
     with pytest.raises(errors.Refused, match="larger than"):
         await chain.ask(submit)
     assert len(sent) <= 6, "asked for what it takes to sign, and sent once"
+
+
+@pytest.mark.parametrize("mark", [{"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}])
+async def test_no_page_of_a_browser_asks_it_anything(subnet: Subnet, mark: dict[str, str]) -> None:
+    """Of what a page sends as text no browser asks first, and this door has no key."""
+    async with aiohttp.ClientSession() as http:
+        for path, body in (("/rpc", '{"method": "info"}'), ("/blocks", '{"count": 1}')):
+            headers = {"Content-Type": "text/plain", **mark}
+            async with http.post(f"{subnet.url}{path}", data=body, headers=headers) as response:
+                assert response.status == 403
+                assert "Access-Control-Allow-Origin" not in response.headers
+    assert (await subnet.service.make_blocks()).number == 1, "no block was made by it"
+
+
+async def test_a_body_that_never_comes_is_not_waited_for(subnet: Subnet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "BODY_SECONDS", 0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", URL(subnet.url).port)
+    writer.write(b"POST /rpc HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    async with asyncio.timeout(20):
+        answer = await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    assert b" 408 " in answer

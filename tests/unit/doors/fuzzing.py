@@ -28,6 +28,8 @@ _BODIES: Final[tuple[dict[str, Any], ...]] = (
     {"sessionId": "0" * 36, "answerId": "0" * 36, "questionId": "0" * 36, "stars": 5, "comment": "x", "user": "u"},
     {"sessionId": "0" * 36, "preferredId": "0" * 36},
     {"method": "info", "params": {"block": 1}}, {"count": 1, "changes": {}},
+    {"text": "I have a headache", "compare": False}, {"given": True}, {"receipt": "x"},
+    {"language": "ne", "back": "/doctor/indra"}, {"key": "bt-x"}, {"conversations": "{}", "shape": "openai"},
     {"model": "base-model", "messages": [{"role": "user", "content": "x"}]}, {"model": "base-model", "prompt": "x"},
 )  # fmt: skip
 _HEADER: Final = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters=":"), max_size=12)
@@ -66,6 +68,9 @@ def requests(draw: st.DrawFn, door: Door) -> bytes:
     headers = [("Host", "x"), *((name, value.strip()) for name, value in named)]
     if draw(st.integers(0, 9)):
         headers.append(("Authorization", door.authorization))
+    if door.visitors and not path.startswith("/v1/"):
+        cookie, token = draw(st.sampled_from(door.visitors))
+        headers += [("Cookie", cookie), ("X-Form-Token", token)]
     body = draw(bodies()) if method in ("POST", "PUT", "PATCH") else b""
     if draw(st.booleans()):
         headers.append(("Content-Type", "application/json"))

@@ -8,9 +8,9 @@ import os
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,8 @@ from neurons.agent.saved_routing import save_routing
 from neurons.cluster import RoutingView
 from neurons.receipts import NeuronEntry, write_metagraph
 from neurons.validator.gateway.keys import hash_of
+from neurons.validator.gateway.sessions import kept_secret
+from neurons.validator.pages.cookies import Cookies
 from tests.bench.processes import free_port
 from tests.standin import BASE
 from tests.unit.miner.signing_miner import wallet
@@ -32,6 +34,8 @@ KEY: Final = "bt-a-key-of-good-length"
 TWIN: Final = "indra"
 START_SECONDS: Final = 240.0
 NETUID: Final = 42
+TASK: Final = "11111111-1111-4111-8111-111111111111"
+VISITORS: Final = 500
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Door:
     """What lets a client in, in the header `Authorization`."""
     routes: tuple[tuple[str, str], ...]
     """Its methods and paths."""
+    visitors: tuple[tuple[str, str], ...] = ()
+    """Cookies of browsers that its pages know, each with the token of its forms."""
 
 
 @asynccontextmanager
@@ -142,9 +148,13 @@ class _Starter:
             routes=(("POST", "/v1/chat/completions"), ("GET", "/v1/models"), ("POST", "/v1/sessions"),
                     ("GET", "/v1/sessions"), ("GET", "/v1/sessions/00000000-0000-0000-0000-000000000000"),
                     ("POST", "/v1/ratings"), ("POST", "/v1/preferences"), ("GET", "/v1/rounds/x"),
-                    ("GET", "/"), ("GET", f"/twins/{TWIN}"), ("POST", "/sign-in"), ("POST", f"/twins/{TWIN}/ask"),
-                    ("GET", "/doctor"), ("GET", "/operator"), ("GET", "/static/x"), ("POST", "/ask"),
-                    ("POST", "/rate"), ("POST", "/session"), ("POST", f"/v1/tasks/{'a' * 64}")),
+                    ("GET", "/"), ("GET", f"/doctor/{TWIN}"), ("GET", "/sign-in"), ("POST", "/sign-in"),
+                    ("POST", f"/doctor/{TWIN}/ask"), ("POST", f"/doctor/{TWIN}/rate"),
+                    ("POST", f"/doctor/{TWIN}/prefer"), ("POST", f"/doctor/{TWIN}/consent"),
+                    ("POST", f"/doctor/{TWIN}/anew"), ("POST", "/receipt"), ("POST", "/language"),
+                    ("POST", "/sign-out"), ("GET", "/desk"), ("GET", "/miners"), ("GET", "/static/x"),
+                    ("POST", f"/desk/{TWIN}/upload"), ("POST", f"/v1/tasks/{TASK}/reports"),
+                    ("GET", f"/v1/tasks/{TASK}/dataset"), ("PUT", f"/v1/tasks/{TASK}/adapter")),
         )  # fmt: skip
         chain = await self._start(
             "chain", "neurons.chain.local", f"--file={self._folder / 'chain.db'}", f"--port={chain_port}",
@@ -153,7 +163,7 @@ class _Starter:
         )  # fmt: skip
         assert gateway is not None
         assert chain is not None
-        return [gateway, chain]
+        return [replace(gateway, visitors=tuple(_visitors(folder / "state"))), chain]
 
     def _slice(self) -> RoutingSlice:
         return RoutingSlice(
@@ -196,6 +206,14 @@ class _Starter:
                 await asyncio.sleep(0.05)
         bearer = f"Bearer {authorization}" if authorization else "Bearer x"
         return Door(name, port, log, process, bearer, routes)
+
+
+def _visitors(state: Path) -> Iterator[tuple[str, str]]:
+    """Yield cookies and tokens as the pages give them: one visitor may change little in a minute."""
+    cookies = Cookies(kept_secret(state), secure=False)
+    for _ in range(VISITORS):
+        visitor = cookies.new_visitor()
+        yield cookies.of_visitor(visitor).partition(";")[0], cookies.token(visitor)
 
 
 async def asked(port: int, request: bytes, *, seconds: float = 20.0) -> tuple[int, bytes]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.unit.doors.fuzzing import drawn, send_all, told
 from tests.unit.doors.http_processes import all_doors
 
 EACH = 130
 
 
+@pytest.mark.timeout(500)  # five processes start first, on whatever the machine has left
 async def test_no_request_makes_a_process_fail_or_hang(tmp_path: Path) -> None:
     async with all_doors(tmp_path) as doors:
         outcomes = {door.name: await send_all(door, drawn(door, EACH)) for door in doors.values()}

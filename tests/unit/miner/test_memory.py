@@ -16,6 +16,7 @@ import pytest
 from yarl import URL
 
 from neurons.conversation import DEFAULT
+from neurons.memory_limit import REQUEST_MEMORY_BYTES, request_memory
 from neurons.miner import settings
 from neurons.miner.asked import EngineRequest
 from neurons.miner.chat import parse_chat
@@ -311,6 +312,18 @@ def test_all_that_was_counted_is_given_back() -> None:
     assert (memory.held, memory.unproven, memory.of_client("clinic")) == (0, 0, 0)
 
 
+def test_a_body_that_waits_for_its_turn_is_its_senders_once_that_one_is_known() -> None:
+    memory = RequestMemory(10 * MAX_BODY_BYTES)
+    with memory.request() as one:
+        memory.change(None, 5000)
+        one._size = 5000  # as `read` leaves it of whom only the body tells
+        one.own("hotkey:x")
+        assert (memory.unproven, memory.of_client("hotkey:x")) == (0, 5000)
+        one.own("hotkey:y")
+        assert memory.of_client("hotkey:y") == 0
+    assert (memory.held, memory.unproven) == (0, 0)
+
+
 def test_what_is_full_for_all_is_said_to_be_so() -> None:
     memory = RequestMemory(4 * MAX_BODY_BYTES, client_percent=100)
     with memory.request() as one, memory.request() as other:
@@ -324,10 +337,10 @@ def test_what_is_full_for_all_is_said_to_be_so() -> None:
 
 def test_what_requests_may_hold_follows_the_pods_limit() -> None:
     mebibyte = 1024 * 1024
-    room = [settings.request_memory(limit * mebibyte) for limit in (128, 256, 512, 1024)]
+    room = [request_memory(limit * mebibyte, beside=settings.OWN_BYTES) for limit in (128, 256, 512, 1024)]
     assert room == sorted(room)
     assert all(limit * mebibyte > 64 * mebibyte + each for limit, each in zip((128, 256, 512, 1024), room, strict=True))
-    assert settings.request_memory(512 * mebibyte, cache=128 * mebibyte) < room[2]
-    assert settings.request_memory(None) == settings.REQUEST_MEMORY_BYTES
+    assert request_memory(512 * mebibyte, beside=settings.OWN_BYTES + 128 * mebibyte) < room[2]
+    assert request_memory(None, beside=settings.OWN_BYTES) == REQUEST_MEMORY_BYTES
     given = settings.parse(["--pool", "p", f"--memory-limit-bytes={512 * mebibyte}", "--client-requests=7"], {})
     assert (given.request_memory_bytes, given.client_requests) == (room[2], 7)

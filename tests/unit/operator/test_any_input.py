@@ -34,6 +34,7 @@ from tests.unit.operator.run_samples import (
 )
 from tests.unit.operator.samples import digest, pool_object, twin_object
 from twin_operator.domain.appearances import appears
+from twin_operator.domain.bounds import Bounds
 from twin_operator.domain.canary_analysis import Analysis, Outlook
 from twin_operator.domain.objects import Pool, Run, Twin, Unreadable, pool_from, run_from, twin_from
 from twin_operator.domain.pool_checks import TROUBLE, Situation, no_tokens, pool_conditions
@@ -189,7 +190,7 @@ def test_a_twin_is_planned_and_its_status_taken(
     pool, made = pool_from(thing("MinerPool", "p", spec=pool_spec, status={})), run_from(run)
     views = []
     if isinstance(pool, Pool):
-        refused = refusal(pool, twin)
+        refused = refusal(pool, twin, Bounds())
         entry = plan_entry(pool, Candidate(twin=twin, refused=refused), previous=None, ready=observed.ready)
         views = [
             PoolView(

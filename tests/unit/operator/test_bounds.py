@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from bettertherapy_api import names
-from tests.unit.operator.played import Played
+from tests.unit.operator.played import Played, serving, without_server_fields
 from tests.unit.operator.run_samples import run
-from tests.unit.operator.samples import NAMESPACE, digest, pool
-from tests.unit.operator.validator.validators import validator
-from twin_operator.domain.bounds import ENGINE_FLAGS, Bounds, allows, flag_of, pool_out_of_bounds, run_out_of_bounds
+from tests.unit.operator.samples import NAMESPACE, digest, pool, twin
+from tests.unit.operator.validator.validators import POSTGRES, ROUNDS, validator, validator_object
+from tests.unit.operator.validator.validators import TASKS as VALIDATOR_TASKS
+from twin_operator.domain.bounds import (
+    ENGINE_FLAGS,
+    Bounds,
+    allows,
+    flag_of,
+    pool_out_of_bounds,
+    run_out_of_bounds,
+    twin_out_of_bounds,
+    validator_out_of_bounds,
+)
+from twin_operator.domain.objects import Validator
 from twin_operator.domain.reasons import Reason
 from twin_operator.engine.resources import Key
 from twin_operator.settings import Images, from_environment
@@ -251,6 +263,153 @@ async def test_no_run_begins_in_a_pool_that_is_out_of_bounds() -> None:
     status, reason, message = world.condition("Queued", world.api.kinds("FineTuneRun")["r"])
     assert (status, reason) == ("True", "OutOfBounds")
     assert "MinerPool p may start nothing: spec.fineTune.image is evil" in message
+
+
+WEIGHTS = {"correctness": 70, "speed": 10, "satisfaction": 10, "participation": 10}
+VALIDATORS: dict[str, tuple[Spec, str]] = {
+    "an image": ({"gateway": {"image": "evil"}}, "spec.gateway.image is evil"),
+    "a priority": ({"gateway": {"pod": {"priorityClassName": "p"}}}, "spec.gateway.pod.priorityClassName is p"),
+    "a store": ({"fineTuneTasks": {"store": {"uri": "file:///etc"}}}, "spec.fineTuneTasks.store.uri is file:///etc"),
+    "deliveries": (
+        {"fineTuneTasks": {"store": STORE, "offers": {**OFFERS, "deliveries": "pvc://c/%2e%2e/x"}}},
+        "spec.fineTuneTasks.offers.deliveries is pvc://c/%2e%2e/x, which leads out",
+    ),
+    "the pages' store": (
+        {"gateway": {"pages": {"origin": "https://a.example", "store": {"uri": "file:///etc"}}}},
+        "spec.gateway.pages.store.uri is file:///etc",
+    ),
+    "a judge": (
+        {"scoring": {"weightsPercent": WEIGHTS, "judge": {"endpoint": "https://judge.example/v1", "model": "m"}}},
+        "spec.scoring.judge.endpoint is https://judge.example/v1",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", VALIDATORS)
+def test_what_a_validator_may_not_name(what: str) -> None:
+    spec, says = VALIDATORS[what]
+    found = validator_out_of_bounds(with_spec(validator(), spec), Bounds(endpoints=("http://*",)), OWN)
+    assert found is not None
+    assert found.reason is Reason.OUT_OF_BOUNDS
+    assert says in found.message
+    assert validator_out_of_bounds(validator(), Bounds(), OWN) is None
+
+
+def with_spec(made: Validator, spec: Spec) -> Validator:
+    """Return it with this in its spec."""
+    whole = {**made.spec.model_dump(mode="json", by_alias=True, exclude_none=True), **spec}
+    stored = type(made.spec).model_validate({**whole, "gateway": {"replicas": 1, **whole["gateway"]}})
+    return replace(made, spec=stored)
+
+
+async def test_a_validator_out_of_bounds_starts_nothing_and_says_why() -> None:
+    world = Played()
+    for name in ("hotkey", "pg", "s3"):
+        world.api.put({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": NAMESPACE}})
+    spec = {**POSTGRES, **ROUNDS, **VALIDATOR_TASKS, "gateway": {"replicas": 1, "image": "evil"}}
+    world.api.put(without_server_fields(validator_object(**spec)))
+    world.api.put(without_server_fields(validator_object("w", **POSTGRES, **ROUNDS)))
+    world.api.put({
+        "apiVersion": names.API_VERSION, "kind": "ValidatorRound", "metadata": {"name": "r", "namespace": NAMESPACE},
+        "spec": {"validatorRef": {"name": "v"}},
+    })  # fmt: skip
+    await world.lead()
+    await world.settle()
+    shown = world.api.kinds("Validator")["v"]
+    status, reason, message = world.condition("Ready", shown)
+    assert (status, reason) == ("False", "OutOfBounds")
+    assert "spec.gateway.image is evil" in message
+    assert world.condition("LedgerReachable", shown)[:2] == ("Unknown", "OutOfBounds")
+    assert set(world.api.kinds("Deployment")) == {"w-gateway"}, "the other has its own"
+    assert {name for kind in ("Job", "CronJob") for name in world.api.kinds(kind) if name.startswith("v-")} == set()
+    waiting = world.condition("Running", world.api.kinds("ValidatorRound")["r"])
+    assert waiting[:2] == ("False", "OutOfBounds")
+    assert "Validator v may start nothing: spec.gateway.image is evil" in waiting[2]
+
+
+async def test_what_runs_goes_on_when_its_validator_goes_out_of_bounds() -> None:
+    world = Played()
+    world.api.put({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hotkey", "namespace": NAMESPACE}})
+    world.api.put(without_server_fields(validator_object(**ROUNDS)))
+    await world.lead()
+    await world.settle()
+    key, before = Key("Validator", NAMESPACE, "v"), pods_of(world)
+    assert len(before) == 2, "a gateway, and what makes rounds"
+    named = world.api.objects[key]["spec"]
+    world.api.put_spec(key, {**named, "gateway": {**named["gateway"], "image": "evil", "minersPerQuery": 7}})
+    await world.settle()
+    assert world.condition("Ready", world.api.objects[key])[1] == "OutOfBounds"
+    assert pods_of(world) == before
+    world.api.put_spec(key, {**named, "gateway": {**named["gateway"], "minersPerQuery": 7}})
+    await world.settle()
+    assert world.condition("Ready", world.api.objects[key])[1] != "OutOfBounds"
+    assert pods_of(world) != before
+
+
+def pods_of(world: Played) -> dict[str, str]:
+    """What makes pods, as it is."""
+    return {
+        name: json.dumps(thing["spec"], sort_keys=True)
+        for kind in ("Deployment", "Job", "CronJob")
+        for name, thing in world.api.kinds(kind).items()
+    }
+
+
+TWINS: dict[str, Spec] = {
+    "spec.gate.evalSetRef.uri is file:///etc/keys": {"evalSetRef": {"uri": "file:///etc/keys", "digest": digest("e")}},
+    "spec.gate.judgeRef.endpoint is https://judge.example/v1": {
+        "judgeRef": {"endpoint": "https://judge.example/v1", "model": "m"}
+    },
+}
+
+
+@pytest.mark.parametrize("says", TWINS)
+def test_what_a_twins_gate_may_not_name(says: str) -> None:
+    found = twin_out_of_bounds(twin(gate=TWINS[says]), Bounds(endpoints=("http://*",)))
+    assert found is not None
+    assert found.message.startswith(says)
+    assert twin_out_of_bounds(twin(), Bounds()) is None
+
+
+FAR = {"uri": "s3://elsewhere/x", "digest": digest("b"), "rank": 16}
+
+
+async def test_no_engine_is_told_of_an_adapter_out_of_bounds_and_what_answers_goes_on() -> None:
+    world = await serving()
+    world.process.world.bounds = Bounds(stores=("pvc://*",))
+    key = Key("DoctorTwin", NAMESPACE, "dr-a")
+    world.api.put_spec(key, {**world.twin()["spec"], "adapter": FAR})
+    await world.settle()
+    status, reason, message = world.condition("Ready", world.twin())
+    assert (status, reason) == ("False", "OutOfBounds")
+    assert "spec.adapter.uri is s3://elsewhere/x" in message
+    assert world.answering() == [(digest("a"), 100)]
+    assert "elsewhere" not in json.dumps(world.entries())
+    world.start_twin("dr-new", adapter=None)
+    new = Key("DoctorTwin", NAMESPACE, "dr-new")
+    world.api.put_spec(new, {**world.twin("dr-new")["spec"], "adapter": FAR})
+    await world.settle()
+    assert world.answering("dr-new") == []
+    assert world.condition("Ready", world.twin("dr-new"))[1] == "OutOfBounds"
+
+
+async def test_no_run_begins_whose_twin_is_out_of_bounds() -> None:
+    world = Played()
+    world.start_pool(store=STORE)
+    world.start_twin(gate={"evalSetRef": {"uri": "file:///etc/keys", "digest": digest("e")}})
+    await world.lead()
+    world.api.put({
+        "apiVersion": names.API_VERSION, "kind": "FineTuneRun", "metadata": {"name": "r", "namespace": NAMESPACE},
+        "spec": {
+            "twinRef": {"name": "dr-a"}, "parentDigest": digest("a"),
+            "dataset": {"uri": "pvc://adapters/store/dr-a/interactions"},
+        },
+    })  # fmt: skip
+    await world.settle()
+    status, reason, message = world.condition("Queued", world.api.kinds("FineTuneRun")["r"])
+    assert (status, reason) == ("True", "OutOfBounds")
+    assert "DoctorTwin dr-a may have nothing trained: spec.gate.evalSetRef.uri is file:///etc/keys" in message
+    assert world.api.kinds("Job") == {}
 
 
 def test_the_environment_tells_the_bounds() -> None:

@@ -12,6 +12,7 @@ from bettertherapy_api import names
 from bettertherapy_api.report import AdapterState, FailureReason, PodReport
 from bettertherapy_api.routing import TWINS_PER_SLICE, TwinEntry
 from tests.unit.operator.samples import BASE, adapter_report, digest, pool, report, twin
+from twin_operator.domain.bounds import Bounds
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.routing import Candidate, header_of, plan_entry, refusal, slice_for
 from twin_operator.engine.conditions import Finding
@@ -189,7 +190,7 @@ def test_digests_that_share_a_served_name_are_never_held_together() -> None:
     ],
 )
 def test_refusals(fields: dict[str, Any], reason: str | None) -> None:
-    found = refusal(pool(), twin(**fields))
+    found = refusal(pool(), twin(**fields), Bounds())
     assert (found.reason if found else None) == reason
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from bettertherapy_api.report import PodReport
 from tests.unit.operator.samples import pool, twin
+from twin_operator.domain.bounds import Bounds
 from twin_operator.domain.objects import Twin
 from twin_operator.domain.pool_checks import TROUBLE, Situation, no_tokens, pool_conditions
 from twin_operator.domain.pool_facts import DeploymentFacts, PodFacts, PoolFacts
@@ -38,7 +39,7 @@ def observed(made: Twin, *, miners: int = 1, fingerprint: int | None = 50) -> Po
 
 def twin_says(made: Twin, facts: PoolFacts, *, access: Finding | None = None, **spec: Any) -> dict[str, Condition]:
     served = pool(**spec)
-    refused = refusal(served, made)
+    refused = refusal(served, made, Bounds())
     entry = plan_entry(served, Candidate(twin=made, refused=refused), previous=None, ready=facts.ready)
     trouble = TROUBLE.evaluate(Situation(pool=served, facts=facts, access_missing=access))
     view = PoolView(

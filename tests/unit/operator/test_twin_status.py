@@ -20,6 +20,7 @@ from tests.unit.operator.samples import (
     report_objects,
     twin,
 )
+from twin_operator.domain.bounds import Bounds
 from twin_operator.domain.objects import Twin
 from twin_operator.domain.pool_checks import TROUBLE, Situation
 from twin_operator.domain.routing import Candidate, plan_entry, refusal, wanted_adapter
@@ -52,7 +53,7 @@ def pool_view(
         ],
         pool=name,
     )  # fmt: skip
-    refused = refusal(parsed, made) if matches else None
+    refused = refusal(parsed, made, Bounds()) if matches else None
     candidate = Candidate(twin=made, refused=refused if matches else not_selected())
     entry = plan_entry(parsed, candidate, previous=previous, ready=facts.ready)
     situation = Situation(pool=parsed, facts=facts, access_missing=access_missing)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from neurons.validator.gateway.settings import parse
-from neurons.validator.pages.cookies import STAFF_SECONDS, VISITOR_SECONDS, Cookies
+from neurons.validator.pages.cookies import STAFF_IDLE_SECONDS, STAFF_SECONDS, VISITOR_SECONDS, Cookies
 from neurons.validator.pages.markup import MAX_MARKDOWN, shown
 from neurons.validator.pages.site import VISITOR_BURST, VISITOR_PER_MINUTE
 from neurons.validator.pages.texts import Language, language_of, texts
@@ -57,10 +57,19 @@ def test_a_cookie_stays_small_whatever_the_twins_are_called() -> None:
 def test_who_signed_in_is_forgotten_after_half_a_day() -> None:
     now = 0.0
     cookies = Cookies(SECRET, secure=True, clock=lambda: now)
-    value = value_of(cookies.of_staff("sha256:" + "a" * 64))
-    assert cookies.staff(value) == "sha256:" + "a" * 64
+    session = cookies.new_staff("sha256:" + "a" * 64)
+    value = value_of(cookies.of_staff(session))
+    assert cookies.staff(value) == session
+    now = STAFF_IDLE_SECONDS
+    assert cookies.staff(value) is None, "it rested too long"
+    while now + STAFF_IDLE_SECONDS < STAFF_SECONDS:
+        now -= 1
+        session = cookies.renewed(session)
+        now += STAFF_IDLE_SECONDS - 1
+        assert cookies.staff(value_of(cookies.of_staff(session))) == session
+    session = cookies.renewed(session)
     now = STAFF_SECONDS
-    assert cookies.staff(value) is None
+    assert cookies.staff(value_of(cookies.of_staff(session))) is None
 
 
 async def test_only_a_form_of_ours_changes_anything(tmp_path: Path) -> None:

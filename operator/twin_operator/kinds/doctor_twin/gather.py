@@ -40,7 +40,7 @@ def _view(world: World, twin: Twin, pool: PoolRef) -> PoolView | None:
         published=published.known,
         unpublished=world.unpublished_trouble(pool, twin),
         matches=matches,
-        refused=refusal(pool, twin) if matches else None,
+        refused=refusal(pool, twin, world.bounds) if matches else None,
         trouble=_trouble(pool, facts, world.access_trouble(pool)),
     )
 

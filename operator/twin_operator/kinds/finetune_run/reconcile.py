@@ -13,7 +13,7 @@ from bettertherapy_api.examination import OUTCOMES_KEY, examination_name, read_o
 from bettertherapy_api.finetune_run import FineTuneRunStatus, RunRef
 from bettertherapy_api.run_progress import progress_name
 from twin_operator.domain.appearances import conditions_said
-from twin_operator.domain.bounds import Bounds, pool_out_of_bounds, run_out_of_bounds
+from twin_operator.domain.bounds import Bounds, pool_out_of_bounds, run_out_of_bounds, twin_out_of_bounds
 from twin_operator.domain.objects import Pool, Run, Unreadable, Validator
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.unreadable import conditions_of
@@ -107,6 +107,9 @@ class FineTuneRunReconciler(Reconciler[RunView, RunPlan, Applied]):
         to = named if isinstance(named, Validator) else None
         if (found := run_out_of_bounds(run, pool, self._bounds, self._images, validator=to)) is not None:
             return replace(view, out_of_bounds=found)
+        if view.twin is not None and (of_twin := twin_out_of_bounds(view.twin, self._bounds)) is not None:
+            there = Finding(of_twin.reason, f"DoctorTwin {view.twin.name} may have nothing trained: {of_twin.message}")
+            return replace(view, obstacle=view.obstacle or there, along=(), asked_by=None)
         of_pool = pool_out_of_bounds(pool, self._bounds, self._images) if pool is not None else None
         if pool is None or of_pool is None:
             return replace(view, along=tuple(each for each in view.along if self._may_come(each, run, pool)))

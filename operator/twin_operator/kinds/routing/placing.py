@@ -113,7 +113,9 @@ def _demand(world: World, pool: Pool, uid: str, entry: TwinEntry | None, busy: A
         return Demand(uid=uid, rank=max(ranks), load=busy.of(entry.name), replicas=fixed)
     if twin.deleted or twin.namespace != pool.namespace:
         return None
-    if entry is None and (not twin.spec.pool_selector.matches(dict(pool.labels)) or refusal(pool, twin) is not None):
+    if entry is None and (
+        not twin.spec.pool_selector.matches(dict(pool.labels)) or refusal(pool, twin, world.bounds) is not None
+    ):
         return None
     adapter = wanted_adapter(twin)
     if adapter is not None:

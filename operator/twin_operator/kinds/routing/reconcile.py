@@ -288,7 +288,7 @@ class RoutingReconciler:
         matches = twin.spec.pool_selector.matches(dict(pool.labels))
         if not matches and previous is None and pool.name not in (twin.status.pools or ()):
             return None
-        refused = refusal(pool, twin) if matches else not_selected()
+        refused = refusal(pool, twin, self._world.bounds) if matches else not_selected()
         elsewhere = refused is not None and served_by_other(self._world, twin, pool)
         candidate = Candidate(twin=twin, refused=refused, served_elsewhere=elsewhere)
         facts = self._world.facts(pool.namespace, pool.name)
@@ -375,7 +375,7 @@ def served_by_other(world: World, twin: Twin, pool: Pool) -> bool:
     for other in world.pools(pool.namespace):
         if other.name == pool.name or other.deleted:
             continue
-        if not twin.spec.pool_selector.matches(dict(other.labels)) or refusal(other, twin) is not None:
+        if not twin.spec.pool_selector.matches(dict(other.labels)) or refusal(other, twin, world.bounds) is not None:
             continue
         entry = world.published(other).entry(twin.uid)
         if entry is None or all(each.served_name != wanted for each in entry.versions):

@@ -46,6 +46,8 @@ class Situation:
     """Names of those that can't be read, and of which the gateways know nothing."""
     missing: tuple[Missing, ...] = ()
     """What its pods can't start without."""
+    out_of_bounds: Finding | None = None
+    """What the spec names and tenants may not use."""
     refused: Finding | None = None
     """Why children could not be applied."""
     twins_refused: Finding | None = None
@@ -59,6 +61,11 @@ class Situation:
     """The Job that makes the ledger's tables; None for an embedded ledger."""
     seen: Sight = field(default_factory=Sight)
     """What the gateways say of the subnet."""
+
+
+def out_of_bounds(situation: Situation) -> Finding | None:
+    """The spec names what tenants may not use: what runs goes on, and nothing of it is begun."""
+    return situation.out_of_bounds
 
 
 def children_refused(situation: Situation) -> Finding | None:
@@ -223,8 +230,8 @@ def too_many_twins(situation: Situation) -> Finding | None:
 
 COMING_UP: Final = Chain[Situation](
     "why gateways don't answer",
-    children_refused, something_missing, coldkey_found, gateway_crashed, image_pull_failed, configuration_failed,
-    volume_missing, unschedulable, pods_refused, no_gateway, something_unknown,
+    out_of_bounds, children_refused, something_missing, coldkey_found, gateway_crashed, image_pull_failed,
+    configuration_failed, volume_missing, unschedulable, pods_refused, no_gateway, something_unknown,
     chain_never_read, not_all_ready,
 )  # fmt: skip
 READINESS: Final = COMING_UP.including(no_twins)
@@ -311,7 +318,7 @@ def _ledger(situation: Situation) -> Condition:
             why = Finding(Reason.LEDGER_UNREACHABLE, f"pod {pod.name} can't make the ledger's tables: {told}")
             return why.condition("LedgerReachable", "False")
     waits = Finding(Reason.PREPARING_LEDGER, f"Job {situation.ledger_job} looks at the database's tables")
-    return waits.condition("LedgerReachable", "Unknown")
+    return (out_of_bounds(situation) or waits).condition("LedgerReachable", "Unknown")
 
 
 def _datasets(situation: Situation) -> list[Condition]:

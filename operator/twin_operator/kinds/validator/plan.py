@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC
+from typing import Final
 
 from bettertherapy_api import names
 from twin_operator.domain.answering import Answering
 from twin_operator.domain.objects import Validator
 from twin_operator.engine.conditions import Condition, Finding
-from twin_operator.engine.resources import Manifest
+from twin_operator.engine.resources import CRON_JOB, DEPLOYMENT, JOB, Manifest
 from twin_operator.engine.times import timestamp
 from twin_operator.kinds.validator.checks import Situation, validator_conditions
 from twin_operator.kinds.validator.children import build_children
@@ -38,6 +39,8 @@ class Gathered:
     """Names of the twins that can't be read, and of which they were told nothing before."""
     missing: tuple[Missing, ...] = ()
     """What its pods can't start without."""
+    out_of_bounds: Finding | None = None
+    """What the spec names and tenants may not use: no pods are made of it, and those that run stay."""
     refused: Finding | None = None
     """Why children could not be applied."""
     twins_refused: Finding | None = None
@@ -50,9 +53,14 @@ class Gathered:
     """What is observed of the validator's rounds."""
 
 
+PODS_OF: Final = frozenset({DEPLOYMENT.kind, JOB.kind, CRON_JOB.kind})
+"""Kinds that make pods."""
+
+
 def plan_children(gathered: Gathered, images: Images) -> tuple[Manifest, ...]:
-    """Return the validator's children."""
-    return build_children(gathered.validator, images, answering=gathered.answering)
+    """Return the validator's children; nothing that makes pods of what it may not name."""
+    children = build_children(gathered.validator, images, answering=gathered.answering)
+    return tuple(each for each in children if gathered.out_of_bounds is None or each["kind"] not in PODS_OF)
 
 
 def plan_status(gathered: Gathered, images: Images) -> tuple[Manifest, list[Condition]]:
@@ -62,10 +70,12 @@ def plan_status(gathered: Gathered, images: Images) -> tuple[Manifest, list[Cond
     conditions = validator_conditions(
         Situation(
             validator=validator, facts=facts, told=gathered.told, left_out=gathered.answering.left_out,
-            unread=gathered.unread, missing=gathered.missing, refused=gathered.refused,
-            twins_refused=gathered.twins_refused, datasets_refused=gathered.datasets_refused,
+            unread=gathered.unread, missing=gathered.missing, out_of_bounds=gathered.out_of_bounds,
+            refused=gathered.refused,
+            twins_refused=gathered.twins_refused, datasets_refused=gathered.out_of_bounds or gathered.datasets_refused,
             ledger_job=job["metadata"]["name"] if job is not None else None,
-            seen=gathered.seen, rounds=gathered.rounds, rounds_refused=gathered.rounds_refused,
+            seen=gathered.seen, rounds=gathered.rounds,
+            rounds_refused=gathered.out_of_bounds or gathered.rounds_refused,
         )
     )  # fmt: skip
     newest, rounds, weights = gathered.seen.newest, gathered.rounds, weights_of(gathered.rounds)

@@ -12,6 +12,7 @@ from bettertherapy_api import names
 from bettertherapy_api.validator import ValidatorStatus
 from twin_operator.domain.answering import KnownTwin, fitting, kept, known_twin
 from twin_operator.domain.appearances import conditions_said
+from twin_operator.domain.bounds import Bounds, validator_out_of_bounds
 from twin_operator.domain.objects import Round, Twin, Unreadable, Validator
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.unreadable import conditions_of
@@ -27,7 +28,7 @@ from twin_operator.kinds.resources import DOCTOR_TWIN, VALIDATOR, VALIDATOR_ROUN
 from twin_operator.kinds.validator.facts import facts_of
 from twin_operator.kinds.validator.made_once import MadeOnce
 from twin_operator.kinds.validator.notices import validator_notices
-from twin_operator.kinds.validator.plan import Gathered, plan_children, plan_status
+from twin_operator.kinds.validator.plan import PODS_OF, Gathered, plan_children, plan_status
 from twin_operator.kinds.validator.rounds import RoundsSeen, next_round, too_many
 from twin_operator.kinds.validator.subnet import sight
 from twin_operator.kinds.validator.twins_configmap import twins_in
@@ -52,9 +53,10 @@ class ValidatorReconciler(Reconciler[Gathered, tuple[Manifest, ...], Applied]):
     kind = VALIDATOR.kind
     fields = StatusFields.of(ValidatorStatus, conditions=conditions_said("Validator"))
 
-    def __init__(self, tools: Tools, *, images: Images) -> None:
+    def __init__(self, tools: Tools, *, images: Images, bounds: Bounds | None = None) -> None:
         super().__init__(tools)
         self._images = images
+        self._bounds = bounds or Bounds()
         self._made_once = MadeOnce(tools.api)
 
     def gone(self, entry: Entry) -> None:
@@ -86,6 +88,7 @@ class ValidatorReconciler(Reconciler[Gathered, tuple[Manifest, ...], Applied]):
                 rounds=self._rounds(validator), making=facts.making_rounds, next_at=next_round(validator, now=now)
             ),
             answering=fitting(twins, known=known), unread=unread, told=len(known),
+            out_of_bounds=validator_out_of_bounds(validator, self._bounds, self._images),
         )  # fmt: skip
 
     def _rounds(self, validator: Validator) -> tuple[Round, ...]:
@@ -122,7 +125,11 @@ class ValidatorReconciler(Reconciler[Gathered, tuple[Manifest, ...], Applied]):
         owner = Owner.of(entry.manifest)
         standing = await self._made_once.ensure(gathered.validator, owner)
         existing = [each.manifest for each in self.store.find(OWNER, owner.uid)]
-        outcome = await self.tools.applier.apply(owner=owner, wanted=plan, existing=existing)
+
+        def keep(key: Key) -> bool:
+            return gathered.out_of_bounds is not None and key.kind in PODS_OF
+
+        outcome = await self.tools.applier.apply(owner=owner, wanted=plan, existing=existing, keep=keep)
         outcome = replace(outcome, failures=(*outcome.failures, *standing.failed))
         twins = [each for each in outcome.refusals if each.key == _twins_key(gathered.validator)]
         datasets, rounds = (

@@ -13,6 +13,7 @@ from bettertherapy_api import names
 from bettertherapy_api.round_progress import progress_name
 from bettertherapy_api.validator_round import ValidatorRoundStatus
 from twin_operator.domain.appearances import conditions_said
+from twin_operator.domain.bounds import validator_out_of_bounds
 from twin_operator.domain.objects import Round, Unreadable
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.unreadable import conditions_of
@@ -83,7 +84,7 @@ class ValidatorRoundReconciler(Reconciler[RoundView, RoundPlan, Applied]):
     async def gather(self, entry: Entry) -> RoundView:
         """Collect the validator and the round's own objects."""
         made: Round = entry.value
-        view = gather(self._world, made)
+        view = self._within_bounds(gather(self._world, made))
         job = view.facts.measure if not made.ended else view.facts.weights_job
         over = job is not None and job.finished is not None
         again = any(each.finished is not None for each in view.facts.recompute_jobs.values())
@@ -91,6 +92,17 @@ class ValidatorRoundReconciler(Reconciler[RoundView, RoundPlan, Applied]):
         if made.started and ((over and (not made.ended or unsaid)) or (again and not _answered(made))):
             return replace(view, facts=await self._last_look(made))
         return view
+
+    def _within_bounds(self, view: RoundView) -> RoundView:
+        """Return the view with why a round may not be begun whose pods would be made of what tenants may not name."""
+        made, validator = view.round, view.validator
+        if made.started or validator is None:
+            return view
+        found = validator_out_of_bounds(validator, self._world.bounds, self._images)
+        if found is None:
+            return view
+        there = Finding(found.reason, f"Validator {validator.name} may start nothing: {found.message}")
+        return replace(view, obstacle=view.obstacle or there)
 
     def plan(self, gathered: RoundView, now: datetime) -> RoundPlan:
         """Decide what the round should have and say."""

@@ -23,7 +23,7 @@ V = Key("Validator", NAMESPACE, "v")
 
 
 async def started(*twins: str, secrets: tuple[str, ...] = ("hotkey",), **spec: Any) -> Played:
-    world = Played()
+    world = Played(tenants='{"images": ["n:*"]}')
     for name in secrets:
         world.api.put({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": NAMESPACE}})
     for twin in twins:
