@@ -12,6 +12,7 @@ import orjson
 from aiohttp import web
 
 from neurons.miner.asked import EngineRequest
+from neurons.miner.body_turns import BodyTurns, takes_turns
 from neurons.miner.chat import parse_chat
 from neurons.miner.completions import parse_completion, parse_embedding
 from neurons.miner.cors import Cors
@@ -28,7 +29,6 @@ from neurons.miner.sessions import SESSION_HEADER, session_of
 from neurons.miner.settings import Settings
 from neurons.miner.tables import Snapshot, Tables, TwinRoute
 from neurons.miner.tracing import REQUEST_ID, request_id_of, trace_id_of, trace_of
-from neurons.miner.body_turns import BodyTurns, takes_turns
 from neurons.unsaid import where
 
 log = logging.getLogger(__name__)

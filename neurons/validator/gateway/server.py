@@ -11,11 +11,11 @@ import orjson
 from aiohttp import web
 
 from neurons.miner.asked import parse_object
+from neurons.miner.body_turns import BodyTurns, takes_turns
 from neurons.miner.cors import Cors
 from neurons.miner.errors import JSON_HEADERS, RequestError, overloaded, unknown_model
 from neurons.miner.memory import RequestBytes, RequestMemory
 from neurons.miner.tracing import REQUEST_ID, request_id_of, trace_id_of, trace_of
-from neurons.miner.body_turns import BodyTurns, takes_turns
 from neurons.shares import Shares
 from neurons.validator.gateway.chat import Chats
 from neurons.validator.gateway.failing import unforeseen

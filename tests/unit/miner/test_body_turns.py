@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from neurons.miner.body_turns import BodyTurns, takes_turns
 from neurons.miner.chat import parse_chat
 from neurons.miner.memory import RequestMemory, cost_of
 from neurons.miner.sessions import session_of
-from neurons.miner.body_turns import BodyTurns, takes_turns
 from tests.bench.attackers import of_one_text, of_tiny_messages
 from tests.unit.miner.fake_agent import FakeAgent
 from tests.unit.miner.running_miner import RunningMiner, Twin, held, version
