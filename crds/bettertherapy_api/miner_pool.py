@@ -488,13 +488,32 @@ class ScalingRecord(ApiModel):
     """Why, with the figures of that moment."""
 
 
+MOST_SLOW = 64
+"""Slow pods that a status names."""
+
+
+class SlowReplica(ApiModel):
+    """An engine pod that writes slower than the others of the pool under like load."""
+
+    pod: Str253
+    """Its name."""
+    uid: Str63
+    """Its UID."""
+    since: Time
+    """When it was found to be slow."""
+    until: Time
+    """When twins are placed on it again, to see whether it still is; sooner where its load shows that."""
+    times: Annotated[int, Field(ge=1, le=100)] = 1
+    """How often in a row it was found so; each time it is left alone for twice as long."""
+
+
 class MinerPoolStatus(ApiModel):
     """What the pool is."""
 
     observed_generation: Annotated[int | None, Field(ge=0)] = None
     """The metadata.generation this status speaks of."""
     conditions: Conditions | None = None
-    """Ready, Available, EngineLive, MinerRegistered, MetricsAvailable, ScalingActive, CapacityAvailable."""
+    """Ready, Available, EngineLive, MinerRegistered, MetricsAvailable, ScalingActive, CapacityAvailable, Degraded."""
     replicas: Annotated[int | None, Field(ge=0)] = None
     """Engine pods that exist."""
     desired_replicas: Annotated[int | None, Field(ge=0, le=MOST_REPLICAS)] = None
@@ -519,6 +538,8 @@ class MinerPoolStatus(ApiModel):
     """The newest pod's time from its agent's start to the engine's first answer."""
     scaling_history: Annotated[list[ScalingRecord] | None, Field(max_length=20)] = None
     """The last decisions, newest first."""
+    slow_replicas: Annotated[list[SlowReplica] | None, Field(max_length=MOST_SLOW)] = None
+    """Engine pods that are slower than the others, off which twins are moved as far as those have room."""
 
 
 class MinerPool(ApiModel):

@@ -241,6 +241,9 @@ TABLES: Final[tuple[Table, ...]] = (
                 "PlacementActive=True": (R.PLACED, R.NO_ADAPTER),
                 "PlacementActive=False": (R.NOT_IMPLEMENTED, R.TOO_FEW_PODS),
                 "PlacementActive=Unknown": (R.NO_POOL,),
+                "Degraded=True": (R.LATENCY_ABOVE_BASELINE, R.RATING_BELOW_BASELINE),
+                "Degraded=False": (R.WITHIN_BASELINE,),
+                "Degraded=Unknown": (R.BASELINE_LEARNING,),
             }
         ),
     ),
@@ -343,6 +346,8 @@ TABLES: Final[tuple[Table, ...]] = (
                     R.METRICS_UNAVAILABLE,
                     R.METRICS_STALE,
                 ),
+                "Degraded=True": (R.SLOW_REPLICA,),
+                "Degraded=False": (R.NO_SLOW_REPLICA,),
                 "MinerRegistered=True": (R.REGISTERED,),
                 "MinerRegistered=False": (
                     R.NOT_REGISTERED,

@@ -15,7 +15,7 @@ from bettertherapy_api import names
 from bettertherapy_api.doctor_twin import DoctorTwinSpec, DoctorTwinStatus, VersionStatus
 from bettertherapy_api.faults import first_fault
 from bettertherapy_api.finetune_run import FineTuneRunSpec, FineTuneRunStatus
-from bettertherapy_api.miner_pool import MOST_REPLICAS, MinerPoolSpec, PoolFineTune, ScalingRecord
+from bettertherapy_api.miner_pool import MOST_REPLICAS, MinerPoolSpec, PoolFineTune, ScalingRecord, SlowReplica
 from bettertherapy_api.routing import PODS_PER_TWIN, Adapter, TwinEntry, Version
 from bettertherapy_api.schema import ApiModel
 from bettertherapy_api.validator import ValidatorSpec
@@ -71,6 +71,8 @@ class Pool(PoolRef):
     """Engine pods that there should be, as the operator decided last; None where it never did."""
     decisions: tuple[ScalingRecord, ...] = ()
     """The last ones, newest first."""
+    slow: tuple[SlowReplica, ...] = ()
+    """Engine pods that were slower than the others, as its status says."""
 
     @property
     def is_scaled(self) -> bool:
@@ -293,7 +295,7 @@ def pool_from(thing: Mapping[str, Any], former: Any = None) -> Pool | Unreadable
         namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"],
         generation=metadata.get("generation", 0), labels=metadata.get("labels") or {}, spec=spec,
         deleted="deletionTimestamp" in metadata, decided=decided.desired_replicas,
-        decisions=tuple(decided.scaling_history or ()),
+        decisions=tuple(decided.scaling_history or ()), slow=tuple(decided.slow_replicas or ()),
     )  # fmt: skip
 
 
@@ -302,6 +304,7 @@ class _Decided(ApiModel):
 
     desired_replicas: Annotated[int | None, Field(ge=0, le=MOST_REPLICAS)] = None
     scaling_history: list[ScalingRecord] | None = None
+    slow_replicas: list[SlowReplica] | None = None
 
 
 def pool_ref(thing: Mapping[str, Any], value: object) -> PoolRef:

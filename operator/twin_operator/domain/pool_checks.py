@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bettertherapy_api.miner_pool import SlowReplica
 from twin_operator.domain.objects import Pool
 from twin_operator.domain.pod_troubles import (
     cannot_pull,
@@ -27,6 +28,8 @@ from twin_operator.engine.conditions import Chain, Condition, Finding
 
 MODEL_HEADERS: Final = "model-headers"
 """The container that reads the sizes of a base model in the engine's image."""
+_NAMED: Final = 3
+"""Slow pods that a message names."""
 ENGINE_IMAGE: Final = {"engine": "the engine", MODEL_HEADERS: "container model-headers"}
 """Containers that run the engine's image, with what they are called."""
 
@@ -49,6 +52,8 @@ class Situation:
     """Why an update of the engines has not begun."""
     sizing: Sizing | None = None
     """What was decided on the number of engine pods, where the operator decides."""
+    slow: Sequence[SlowReplica] | None = None
+    """Engine pods that are slower than the others; None where none is compared."""
 
 
 def children_refused(situation: Situation) -> Finding | None:
@@ -259,6 +264,21 @@ def no_tokens(name: str) -> Finding:
     )
 
 
+def replica_slow(situation: Situation) -> Finding | None:
+    """A pod writes slower than the others under like load."""
+    slow = situation.slow
+    if not slow:
+        return None
+    said = ", ".join(f"{each.pod} (since {each.since}, tried again at {each.until})" for each in slow[:_NAMED])
+    more = f" and {len(slow) - _NAMED} more" if len(slow) > _NAMED else ""
+    return Finding(
+        Reason.SLOW_REPLICA,
+        f"engine pods that take more than twice as long for a token as the others under like load: {said}{more}. Twins "
+        f"that are placed on them move to the others, as far as those have LoRA slots; look at the pod's node, or "
+        f"delete the pod",
+    )
+
+
 def routing_refused(situation: Situation) -> Finding | None:
     """What agents and miners follow can't be published."""
     return situation.unpublished
@@ -303,6 +323,7 @@ def pool_conditions(situation: Situation) -> list[Condition]:
         _ready(situation), _available(situation), _engine_live(situation), _capacity(situation),
         *_scaling(situation),
         *registration(situation.pool, situation.facts),
+        *_degraded(situation),
         *([situation.update_waits.condition("Updated", "False")] if situation.update_waits else []),
     ]  # fmt: skip
 
@@ -354,6 +375,16 @@ def _capacity(situation: Situation) -> Condition:
         room = Finding(Reason.SUFFICIENT, "pods are placed and LoRA slots suffice")
         return room.condition("CapacityAvailable", "True")
     return Finding(Reason.NO_PODS, "no engine pod was seen yet").condition("CapacityAvailable", "Unknown")
+
+
+def _degraded(situation: Situation) -> list[Condition]:
+    """Whether pods are slower than the others; absent where none is compared."""
+    if situation.slow is None:
+        return []
+    if (found := replica_slow(situation)) is not None:
+        return [found.condition("Degraded", "True")]
+    alike = "no engine pod was found to be slower than others under like load; without such load none is compared"
+    return [Finding(Reason.NO_SLOW_REPLICA, alike).condition("Degraded", "False")]
 
 
 def _scaling(situation: Situation) -> list[Condition]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from bettertherapy_api import names
+from bettertherapy_api.miner_pool import MOST_SLOW, SlowReplica
 from bettertherapy_api.report import AdapterState, PodReport
 from bettertherapy_api.routing import Adapter, TwinEntry
 from twin_operator.domain.objects import Pool
@@ -58,6 +59,8 @@ class Gathered:
     """ScalingActive and MetricsAvailable as they stand."""
     sizing: Sizing | None = None
     """What was decided on the number of engine pods."""
+    slow: tuple[SlowReplica, ...] | None = None
+    """Pods that are slower than the others; None where none is compared."""
 
 
 def plan_children(gathered: Gathered, images: Images, pace: Pace, *, now: datetime) -> Children:
@@ -119,7 +122,7 @@ def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
             pool=pool, facts=facts, lora_twins=lora_twins, problem=gathered.out_of_bounds or gathered.refused,
             unpublished=gathered.unpublished, access_missing=gathered.access_missing,
             update_waits=Finding(gathered.held.reason, gathered.held.message) if gathered.held else None,
-            sizing=gathered.sizing,
+            sizing=gathered.sizing, slow=gathered.slow,
         )
     )  # fmt: skip
     ready = facts.ready
@@ -136,6 +139,8 @@ def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
         "desiredReplicas": gathered.sizing.replicas if gathered.sizing is not None else None,
         "scalingHistory": [record.to_dict() for record in history] or None,
         "saturation": gathered.saturation,
+        "slowReplicas": [each.model_dump(mode="json", by_alias=True) for each in (gathered.slow or ())[:MOST_SLOW]]
+        or None,
         "replicas": len(facts.present),
         "readyReplicas": len(ready),
         "readySummary": f"{len(ready)}/{pool.replicas}",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from bettertherapy_api import names
-from bettertherapy_api.miner_pool import MinerPoolStatus
+from bettertherapy_api.miner_pool import MinerPoolStatus, SlowReplica
 from bettertherapy_api.task_states import tasks_name
 from twin_operator.domain.appearances import conditions_said
 from twin_operator.domain.bounds import Bounds, pool_out_of_bounds
@@ -58,10 +58,12 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
     def __init__(
         self, tools: Tools, *, world: World, images: Images, pace: Pace, bounds: Bounds | None = None,
         load: ScalingWatch | None = None,
+        slow: Callable[[Pool], tuple[SlowReplica, ...] | None] = lambda pool: None,
     ) -> None:  # fmt: skip
-        """Without `load`, no pool's load is known."""
+        """Without `load`, no pool's load is known; without `slow`, none of its pods is compared with the others."""
         super().__init__(tools)
         self._load = load
+        self._slow = slow
         self._world = world
         self._images = images
         self._pace = pace
@@ -101,6 +103,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
             out_of_bounds=self._out_of_bounds(pool),
             load=load.seen(pool) if load is not None else None,
             saturation=self._saturation(pool, load) if load is not None else None,
+            slow=self._slow(pool),
             said=tuple(conditions_in(self._status(pool), ("ScalingActive", "MetricsAvailable"))),
         )
 
