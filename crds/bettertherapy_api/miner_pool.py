@@ -38,7 +38,8 @@ OWNED_FLAGS = (
     "--uds", "--host", "--port", "--api-key", "--root-path", "--model", "--served-model-name", "--enable-lora",
     "--no-enable-lora", "--max-loras", "--max-lora-rank", "--lora-modules", "--shutdown-timeout",
     "--max-model-len", "--config", "--ssl-keyfile", "--ssl-certfile", "--ssl-ca-certs", "--ssl-cert-reqs",
-    "--ssl-ciphers", "--enable-ssl-refresh", "--middleware",
+    "--ssl-ciphers", "--enable-ssl-refresh", "--middleware", "--nnodes", "--node-rank", "--master-addr",
+    "--master-port", "--headless",
 )  # fmt: skip
 """Engine flags that the operator sets; the same flag in spec.engine.args would open a door or break a promise."""
 
@@ -76,6 +77,16 @@ class PoolBaseModel(ApiModel):
     image."""
 
 
+class EngineGroup(ApiModel):
+    """Several nodes for each engine: a leader pod, which answers, and workers, which compute with it."""
+
+    nodes: Annotated[int, Field(ge=2, le=64)]
+    """Pods of one engine, each with spec.resources; a node each where they take all its GPUs."""
+    adapters_claim_name: DnsName
+    """PersistentVolumeClaim that all nodes can mount (ReadWriteMany): the leader lays the adapters there, the workers
+    read them."""
+
+
 class Engine(ApiModel):
     """The vLLM engines that the operator runs, or an OpenAI-compatible server that runs already."""
 
@@ -84,6 +95,10 @@ class Engine(ApiModel):
             cel(
                 "!has(self.endpoint) || (!has(self.image) && !has(self.args) && !has(self.maxModelLength))",
                 "endpoint names a server that runs already: remove image, args and maxModelLength, or remove endpoint",
+            ),
+            cel(
+                "!has(self.group) || (!has(self.endpoint) && self.device == 'GPU')",
+                "group spreads an engine that the operator runs over nodes with GPUs: remove endpoint, or device CPU",
             ),
             cel(
                 "!has(self.secretRef) || has(self.endpoint)",
@@ -119,9 +134,12 @@ class Engine(ApiModel):
             ),
         ),
     ] = None
-    """More arguments for vLLM, such as --gpu-memory-utilization=0.9."""
+    """More arguments for vLLM, such as --gpu-memory-utilization=0.9. --tensor-parallel-size,
+    --pipeline-parallel-size or --data-parallel-size here leaves all three to you."""
     device: Literal["GPU", "CPU"] = "GPU"
-    """What the engine computes on."""
+    """What the engine computes on. With several GPUs in spec.resources it is spread over all of them."""
+    group: EngineGroup | None = None
+    """Several nodes for each engine, by a LeaderWorkerSet; absent means one pod on one node."""
     max_loras: Annotated[
         int | Literal["Auto"],
         WithJsonSchema(

@@ -25,7 +25,7 @@ from twin_operator.engine.lease import Leadership, LeaseSettings
 from twin_operator.engine.prometheus import Prometheus
 from twin_operator.engine.queue import Queue, work
 from twin_operator.engine.reconcile import Reconciler, Tools
-from twin_operator.engine.resources import Key, Manifest, Resource
+from twin_operator.engine.resources import LEADER_WORKER_SET, Key, Manifest, Resource
 from twin_operator.engine.store import Entry, Store, Watched
 from twin_operator.errors import ApiError, TypesChangedError
 from twin_operator.kinds.doctor_twin.baseline_watch import BaselineWatch
@@ -62,8 +62,8 @@ _HUNG_SECONDS = 300.0
 _ELECTION_SECONDS = 60.0
 _LISTINGS = 20
 _LIST_AGAIN_SECONDS = 1.0
-_OPTIONAL = (VALIDATOR, VALIDATOR_ROUND)
-"""Nothing else depends on them, and an upgrade by Helm brings no new definition."""
+_OPTIONAL = (VALIDATOR, VALIDATOR_ROUND, LEADER_WORKER_SET)
+"""Nothing else depends on them, and an upgrade by Helm brings no new definition; or it is another project's."""
 _AT_A_TIME = 100
 """Objects of a list that are taken before others have their turn: a tenth of a millisecond each, and more."""
 PRIORITIES = {
@@ -304,7 +304,10 @@ class Process:
         """Wait a moment for a type that isn't there; tells whether to list it then. Raises TypesChangedError."""
         kind = resource.kind
         if resource in _OPTIONAL and (not self.store.synced or kind in self._absent):
-            if kind not in self._absent:
+            self.world.absent_kinds.add(kind)
+            if resource is LEADER_WORKER_SET:
+                log.info("no engine can span several nodes until LeaderWorkerSet's CustomResourceDefinition is applied")
+            elif kind not in self._absent:
                 log.warning("%ss aren't looked after until their CustomResourceDefinition is applied", kind)
             self._absent.add(kind)
             return False

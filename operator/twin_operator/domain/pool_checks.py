@@ -52,6 +52,8 @@ class Situation:
     """Why an update of the engines has not begun."""
     sizing: Sizing | None = None
     """What was decided on the number of engine pods, where the operator decides."""
+    no_groups: bool = False
+    """Its engines are to span several nodes, and the cluster has no LeaderWorkerSets."""
     slow: Sequence[SlowReplica] | None = None
     """Engine pods that are slower than the others; None where none is compared."""
 
@@ -59,6 +61,17 @@ class Situation:
 def children_refused(situation: Situation) -> Finding | None:
     """A child can't be made or changed: its name is taken, or the API server refuses it."""
     return situation.problem
+
+
+def groups_missing(situation: Situation) -> Finding | None:
+    """Engines are to span several nodes, and nothing in the cluster makes such groups of pods."""
+    if not situation.no_groups:
+        return None
+    return Finding(
+        Reason.LEADER_WORKER_SET_MISSING,
+        "spec.engine.group needs LeaderWorkerSets, which this cluster doesn't have: install LeaderWorkerSet "
+        "(lws.sigs.k8s.io), and the engines start by themselves; or remove group",
+    )
 
 
 def image_pull_failed(situation: Situation) -> Finding | None:
@@ -286,8 +299,8 @@ def routing_refused(situation: Situation) -> Finding | None:
 
 STARTUP: Final = Chain[Situation](
     "why pods don't come up",
-    image_pull_failed, configuration_failed, volume_missing, unschedulable, pods_refused, model_fetch_failed,
-    engine_crashed, neuron_crashed,
+    groups_missing, image_pull_failed, configuration_failed, volume_missing, unschedulable, pods_refused,
+    model_fetch_failed, engine_crashed, neuron_crashed,
 )  # fmt: skip
 READINESS: Final = Chain[Situation](
     "Ready",
@@ -297,7 +310,7 @@ READINESS: Final = Chain[Situation](
 LIVENESS: Final = Chain[Situation](
     "EngineLive", engine_wedged, endpoint_unreachable, model_fetch_failed, engine_crashed
 )
-CAPACITY: Final = Chain[Situation]("CapacityAvailable", pods_refused, volume_missing, unschedulable)
+CAPACITY: Final = Chain[Situation]("CapacityAvailable", groups_missing, pods_refused, volume_missing, unschedulable)
 """The cluster doesn't give what the pool needs."""
 ROOM: Final = CAPACITY.including(slots_overcommitted)
 """Or twins compete for LoRA slots."""

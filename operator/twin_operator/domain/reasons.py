@@ -534,6 +534,12 @@ class Reason(StrEnum):
         "`prometheus.url` of the operator's chart, or another `autoscaling.mode`",
     )
     METRICS_AWAITED = "MetricsAwaited", "the operator has just begun to measure the pool", "wait a moment"
+    LEADER_WORKER_SET_MISSING = (
+        "LeaderWorkerSetMissing",
+        "`engine.group` spreads each engine over several nodes, and the cluster has no LeaderWorkerSets to do so",
+        "install LeaderWorkerSet (lws.sigs.k8s.io), or remove `engine.group`: [one model on several GPUs]"
+        "(several-gpus.md)",
+    )
     SLOW_REPLICA = (
         "SlowReplica",
         "an engine pod takes more than twice as long for a token as the others under like load; twins placed on it "

@@ -26,7 +26,13 @@ from twin_operator.kinds.doctor_twin.adapter_checks import (
 from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, last_gate
 
 _CAPACITY: Final = frozenset(
-    {Reason.UNSCHEDULABLE, Reason.VOLUME_CLAIM_NOT_FOUND, Reason.VOLUME_CLAIM_NOT_BOUND, Reason.PODS_REFUSED}
+    {
+        Reason.LEADER_WORKER_SET_MISSING,
+        Reason.UNSCHEDULABLE,
+        Reason.VOLUME_CLAIM_NOT_FOUND,
+        Reason.VOLUME_CLAIM_NOT_BOUND,
+        Reason.PODS_REFUSED,
+    }
 )
 
 

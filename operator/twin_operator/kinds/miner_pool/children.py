@@ -12,6 +12,7 @@ from twin_operator.domain.pool_update import Cause, Held, Pace, Rollout, adapter
 from twin_operator.domain.sizing import Sizing
 from twin_operator.engine.resources import Manifest
 from twin_operator.kinds.miner_pool.engine_deployment import at_hand_in, build_engine_deployment
+from twin_operator.kinds.miner_pool.engine_group import group_of
 from twin_operator.kinds.miner_pool.engine_update import (
     EngineUpdate,
     engine_update,
@@ -62,7 +63,8 @@ def build_children(
 ) -> Children:
     """Return the pool's children.
 
-    `adapters`: how many a pod must hold. `engine`, `miner`: the Deployments that run, if they do. `others`: the other
+    `adapters`: how many a pod must hold. `engine`, `miner`: the Deployments that run, if they do;
+    of a pool whose engines are groups what `deployment_of` says of them. `others`: the other
     pools' `rollout_of`. `now` in UTC. `legacy`: pods of the release before are still there, which can't be told of
     changes any more, not even of a rollback: such an update waits for its turn, but for no window. `reported`: some
     engine pod has said in the new way that it is ready.
@@ -93,6 +95,8 @@ def build_children(
             miner_deployment = held_back(miner_deployment, miner)
     elif miner is not None and miner_waits(miner_deployment, miner, update):
         miner_deployment = held_back(miner_deployment, miner)
+    group = pool.spec.engine.group
+    engines = engine_deployment if group is None else group_of(engine_deployment, nodes=group.nodes)
     manifests = (
         build_engine_service_account(pool),
         build_miner_service_account(pool),
@@ -105,7 +109,7 @@ def build_children(
         build_service(pool),
         build_engine_budget(pool),
         build_miner_budget(pool),
-        engine_deployment,
+        engines,
         miner_deployment,
     )
     return Children(manifests=tuple(each for each in manifests if each is not None), held=held)
