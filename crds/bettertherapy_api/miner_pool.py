@@ -97,7 +97,7 @@ class Engine(ApiModel):
                 "endpoint names a server that runs already: remove image, args and maxModelLength, or remove endpoint",
             ),
             cel(
-                "!has(self.group) || (!has(self.endpoint) && self.device == 'GPU')",
+                "!has(self.group) || (!has(self.endpoint) && (!has(self.device) || self.device == 'GPU'))",
                 "group spreads an engine that the operator runs over nodes with GPUs: remove endpoint, or device CPU",
             ),
             cel(
