@@ -1,13 +1,8 @@
-"""Engines that span several nodes, on a real API server that has LeaderWorkerSet's own definition.
-
-The definition comes from LeaderWorkerSet's Go module (Apache-2.0), told by its hash; its controller doesn't run here.
-"""
+"""Engines that span several nodes, on a real API server that has LeaderWorkerSet's own definition."""
 
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +13,7 @@ import yaml
 
 from tests.api.operator_harness import api_client, pool_manifest
 from tests.conftest import ROOT, Kubectl
+from tests.groups import leader_worker_sets
 from twin_operator.domain.engine_groups import deployment_of
 from twin_operator.domain.objects import Pool, pool_from
 from twin_operator.domain.pool_facts import deployment_facts
@@ -31,8 +27,6 @@ from twin_operator.settings import Images
 
 pytestmark = pytest.mark.cluster
 
-MODULE = "sigs.k8s.io/lws@v0.8.0"
-SUM = "h1:DdhJ8QabwTfWgbgaHH2gdf8twliioHaoSfmDXRYEVU0="
 EXAMPLE = ROOT / "examples" / "17-several-gpus.yaml"
 GROUP: dict[str, Any] = {
     "engine": {"device": "GPU", "group": {"nodes": 2, "adaptersClaimName": "shared"}},
@@ -42,31 +36,14 @@ GROUP: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def leader_worker_sets(kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def groups(kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Have the cluster know LeaderWorkerSets."""
-    go = shutil.which("go") or "/usr/local/go/bin/go"
-    if not Path(go).exists():
-        pytest.skip("without Go LeaderWorkerSet's module can't be had")
-    done = subprocess.run(
-        [go, "mod", "download", "-json", MODULE],
-        cwd=tmp_path_factory.mktemp("lws"), capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        pytest.skip(f"LeaderWorkerSet's module can't be had: {done.stdout[-300:]}{done.stderr[-300:]}")
-    told = json.loads(done.stdout)
-    assert told["Sum"] == SUM
-    definition = Path(told["Dir"]) / "config" / "crd" / "bases" / "leaderworkerset.x-k8s.io_leaderworkersets.yaml"
-    kubectl("apply", "--server-side", "-f", str(definition))
-    crd = "crd/leaderworkersets.leaderworkerset.x-k8s.io"
-    # While it has no conditions at all, a wait for one of them is an error.
-    kubectl("wait", "--for=jsonpath={.status.conditions[0].type}", crd, "--timeout=30s")
-    kubectl("wait", "--for=condition=Established", crd, "--timeout=30s")
-    yield
-    kubectl("delete", crd, "--ignore-not-found", "--timeout=60s")
+    with leader_worker_sets(kubectl, tmp_path_factory.mktemp("lws")):
+        yield
 
 
 @pytest.fixture
-async def api(kubeconfig: Path, crds: None, leader_worker_sets: None) -> AsyncIterator[Api]:
+async def api(kubeconfig: Path, crds: None, groups: None) -> AsyncIterator[Api]:
     async with await api_client(kubeconfig) as client:
         yield Api(client, request_seconds=10, resources=BY_KIND)
 
