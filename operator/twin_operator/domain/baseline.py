@@ -23,7 +23,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from bettertherapy_api.doctor_twin import Baseline
 from bettertherapy_api.metrics import gateway, miner
@@ -55,6 +55,7 @@ _BETS: Final = (0.4, 0.9)
 _MOST: Final = 2.0**53
 
 CONDITION: Final = "Degraded"
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,5 +311,5 @@ def _rising(bounds: Mapping[float, float]) -> dict[float, float]:
     return found
 
 
-def _added(one: Mapping[float, float], other: Mapping[float, float]) -> dict[float, float]:
+def _added(one: Mapping[Number, float], other: Mapping[Number, float]) -> dict[Number, float]:
     return {key: one.get(key, 0.0) + other.get(key, 0.0) for key in one.keys() | other.keys()}
