@@ -39,6 +39,14 @@ CODE_DEFAULTS: Final[dict[tuple[str, str], Any]] = {
     ("HTTPGetAction", "scheme"): "HTTP",
 }
 
+OTHERS: Final[dict[str, dict[str, str]]] = {
+    # Of other projects' definitions, which repeat Kubernetes' own types.
+    "LeaderWorkerSet": {"metadata": "ObjectMeta", "spec": "LeaderWorkerSetSpec"},
+    "LeaderWorkerSetSpec": {"leaderWorkerTemplate": "LeaderWorkerTemplate"},
+    "LeaderWorkerTemplate": {"leaderTemplate": "PodTemplateSpec", "workerTemplate": "PodTemplateSpec"},
+}
+"""Types by their fields' types."""
+
 Json = dict[str, Any]
 
 
@@ -134,7 +142,8 @@ def table(folder: Path) -> Json:
     if sorted(kinds) != sorted(kinds.values()):
         raise ValueError("a kind is not called as its type")
     useful = _pruned(collected.types)
-    return {"kinds": sorted(kinds), "types": dict(sorted(useful.items()))}
+    useful |= {name: {field: {"type": of} for field, of in fields.items()} for name, fields in OTHERS.items()}
+    return {"kinds": sorted([*kinds, "LeaderWorkerSet"]), "types": dict(sorted(useful.items()))}
 
 
 def _pruned(types: dict[str, Json]) -> dict[str, Json]:

@@ -481,6 +481,25 @@ class AnchorLooks(ApiModel):
     """Of their versions, to so many the gate said Promote."""
 
 
+class Baseline(ApiModel):
+    """What is usual for the version that answers, as learnt from its own traffic, and since when it is otherwise."""
+
+    served_name: Annotated[str, Field(max_length=128)]
+    """The version; another one is learnt anew."""
+    requests: Annotated[int | None, Field(ge=0)] = None
+    """Requests that its latency was learnt from; absent until it is learnt."""
+    slow_milliseconds: Annotated[int | None, Field(ge=1)] = None
+    """Longer than this counts as slow: the bound of the miners' histogram after the one that nine in ten kept."""
+    rating_hundredths: Annotated[int | None, Field(ge=100, le=500)] = None
+    """The mean of its first ratings, in hundredths of a star; absent until there were enough."""
+    least_rating_hundredths: Annotated[int | None, Field(ge=100, le=500)] = None
+    """A lower mean counts as worse than usual."""
+    slow_since: Time | None = None
+    """When it was found that answers became slower than is usual; absent while none of that is seen."""
+    poorly_rated_since: Time | None = None
+    """When it was found that ratings became lower than is usual; absent while none of that is seen."""
+
+
 class DoctorTwinStatus(ApiModel):
     """What the twin is."""
 
@@ -488,7 +507,7 @@ class DoctorTwinStatus(ApiModel):
     """The metadata.generation this status speaks of."""
     conditions: Conditions | None = None
     """Serving, Ready, ArtifactVerified, AdaptersVerified, Progressing, GatePassed, RolledBack, CapacityAvailable,
-    PlacementActive."""
+    PlacementActive, Degraded."""
     active_version: VersionStatus | None = None
     """The version that answers patients."""
     canary_version: VersionStatus | None = None
@@ -540,6 +559,8 @@ class DoctorTwinStatus(ApiModel):
     """Why the one that is due has not started."""
     history: Annotated[list[VersionStatus] | None, Field(max_length=100)] = None
     """Former versions, newest first."""
+    baseline: Baseline | None = None
+    """What is usual for the version that answers; absent where the operator has no Prometheus."""
 
 
 def _no_self_judgement(field: str) -> dict[str, str | bool]:

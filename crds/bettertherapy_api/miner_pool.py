@@ -40,7 +40,7 @@ OWNED_FLAGS = (
     "--no-enable-lora", "--max-loras", "--max-lora-rank", "--lora-modules", "--lora-target-modules",
     "--specialize-active-lora", "--no-specialize-active-lora", "--shutdown-timeout", "--max-model-len", "--config",
     "--ssl-keyfile", "--ssl-certfile", "--ssl-ca-certs", "--ssl-cert-reqs", "--ssl-ciphers", "--enable-ssl-refresh",
-    "--middleware",
+    "--middleware", "--nnodes", "--node-rank", "--master-addr", "--master-port", "--headless",
 )  # fmt: skip
 """Engine flags that the operator sets; the same flag in spec.engine.args would open a door or break a promise."""
 
@@ -82,6 +82,16 @@ class PoolBaseModel(ApiModel):
     image."""
 
 
+class EngineGroup(ApiModel):
+    """Several nodes for each engine: a leader pod, which answers, and workers, which compute with it."""
+
+    nodes: Annotated[int, Field(ge=2, le=64)]
+    """Pods of one engine, each with spec.resources; a node each where they take all its GPUs."""
+    adapters_claim_name: DnsName
+    """PersistentVolumeClaim that all nodes can mount (ReadWriteMany): the leader lays the adapters there, the workers
+    read them."""
+
+
 class Engine(ApiModel):
     """The vLLM engines that the operator runs, or an OpenAI-compatible server that runs already."""
 
@@ -90,6 +100,10 @@ class Engine(ApiModel):
             cel(
                 "!has(self.endpoint) || (!has(self.image) && !has(self.args) && !has(self.maxModelLength))",
                 "endpoint names a server that runs already: remove image, args and maxModelLength, or remove endpoint",
+            ),
+            cel(
+                "!has(self.group) || (!has(self.endpoint) && (!has(self.device) || self.device == 'GPU'))",
+                "group spreads an engine that the operator runs over nodes with GPUs: remove endpoint, or device CPU",
             ),
             cel(
                 "!has(self.secretRef) || has(self.endpoint)",
@@ -125,9 +139,12 @@ class Engine(ApiModel):
             ),
         ),
     ] = None
-    """More arguments for vLLM, such as --gpu-memory-utilization=0.9."""
+    """More arguments for vLLM, such as --gpu-memory-utilization=0.9. --tensor-parallel-size,
+    --pipeline-parallel-size or --data-parallel-size here leaves all three to you."""
     device: Literal["GPU", "CPU"] = "GPU"
-    """What the engine computes on."""
+    """What the engine computes on. With several GPUs in spec.resources it is spread over all of them."""
+    group: EngineGroup | None = None
+    """Several nodes for each engine, by a LeaderWorkerSet; absent means one pod on one node."""
     max_loras: Annotated[
         int | Literal["Auto"],
         WithJsonSchema(
@@ -557,6 +574,25 @@ class TuningStatus(ApiModel):
     """Since when twins in use are counted."""
 
 
+MOST_SLOW = 64
+"""Slow pods that a status names."""
+
+
+class SlowReplica(ApiModel):
+    """An engine pod that writes slower than the others of the pool under like load."""
+
+    pod: Str253
+    """Its name."""
+    uid: Str63
+    """Its UID."""
+    since: Time
+    """When it was found to be slow."""
+    until: Time
+    """When twins are placed on it again, to see whether it still is; sooner where its load shows that."""
+    times: Annotated[int, Field(ge=1, le=100)] = 1
+    """How often in a row it was found so; each time it is left alone for twice as long."""
+
+
 class MinerPoolStatus(ApiModel):
     """What the pool is."""
 
@@ -564,7 +600,7 @@ class MinerPoolStatus(ApiModel):
     """The metadata.generation this status speaks of."""
     conditions: Conditions | None = None
     """Ready, Available, EngineLive, EnginesTuned, MinerRegistered, MetricsAvailable, ScalingActive,
-    CapacityAvailable."""
+    CapacityAvailable, Degraded."""
     replicas: Annotated[int | None, Field(ge=0)] = None
     """Engine pods that exist."""
     desired_replicas: Annotated[int | None, Field(ge=0, le=MOST_REPLICAS)] = None
@@ -591,6 +627,8 @@ class MinerPoolStatus(ApiModel):
     """The newest pod's time from its agent's start to the engine's first answer."""
     scaling_history: Annotated[list[ScalingRecord] | None, Field(max_length=20)] = None
     """The last decisions, newest first."""
+    slow_replicas: Annotated[list[SlowReplica] | None, Field(max_length=MOST_SLOW)] = None
+    """Engine pods that are slower than the others, off which twins are moved as far as those have room."""
 
 
 class MinerPool(ApiModel):

@@ -25,9 +25,10 @@ from twin_operator.engine.lease import Leadership, LeaseSettings
 from twin_operator.engine.prometheus import Prometheus
 from twin_operator.engine.queue import Queue, work
 from twin_operator.engine.reconcile import Reconciler, Tools
-from twin_operator.engine.resources import Key, Manifest, Resource
+from twin_operator.engine.resources import LEADER_WORKER_SET, Key, Manifest, Resource
 from twin_operator.engine.store import Entry, Store, Watched
 from twin_operator.errors import ApiError, TypesChangedError
+from twin_operator.kinds.doctor_twin.baseline_watch import BaselineWatch
 from twin_operator.kinds.doctor_twin.canary_watch import CanaryWatch
 from twin_operator.kinds.doctor_twin.fine_tune_start import FINE_TUNE_START, FineTuneStarter
 from twin_operator.kinds.doctor_twin.reconcile import DoctorTwinReconciler
@@ -46,6 +47,7 @@ from twin_operator.kinds.resources import (
 )
 from twin_operator.kinds.routing.activity_watch import ActivityWatch
 from twin_operator.kinds.routing.reconcile import ROUTING, RoutingReconciler
+from twin_operator.kinds.routing.replica_watch import ReplicaWatch
 from twin_operator.kinds.triggers.change import Route, Soon
 from twin_operator.kinds.triggers.table import asks_anew, woken
 from twin_operator.kinds.validator.reconcile import ValidatorReconciler
@@ -60,8 +62,8 @@ _HUNG_SECONDS = 300.0
 _ELECTION_SECONDS = 60.0
 _LISTINGS = 20
 _LIST_AGAIN_SECONDS = 1.0
-_OPTIONAL = (VALIDATOR, VALIDATOR_ROUND)
-"""Nothing else depends on them, and an upgrade by Helm brings no new definition."""
+_OPTIONAL = (VALIDATOR, VALIDATOR_ROUND, LEADER_WORKER_SET)
+"""Nothing else depends on them, and an upgrade by Helm brings no new definition; or it is another project's."""
 _AT_A_TIME = 100
 """Objects of a list that are taken before others have their turn: a tenth of a millisecond each, and more."""
 PRIORITIES = {
@@ -131,6 +133,11 @@ class Process:
             if self._prometheus is not None
             else None
         )
+        self.baselines = (
+            BaselineWatch(self._prometheus, store=self.store, wake=self._wake, matchers=settings.prometheus_matchers)
+            if self._prometheus is not None
+            else None
+        )
         self.load = (
             ScalingWatch(self._prometheus, world=self.world, wake=self._wake, matchers=settings.prometheus_matchers)
             if self._prometheus is not None
@@ -143,21 +150,32 @@ class Process:
             if self._prometheus is not None
             else None
         )
+        self.replicas = (
+            ReplicaWatch(
+                self._prometheus, world=self.world, changed=self._tell_and_place_anew,
+                matchers=settings.prometheus_matchers,
+            )
+            if self._prometheus is not None
+            else None
+        )  # fmt: skip
         self.routing = (
-            RoutingReconciler(api=guarded, world=self.world, wake=self.queue.add, busy=self.activity.seen)
-            if self.activity is not None
+            RoutingReconciler(
+                api=guarded, world=self.world, wake=self.queue.add, busy=self.activity.seen, slow=self.replicas.slow
+            )
+            if self.activity is not None and self.replicas is not None
             else RoutingReconciler(api=guarded, world=self.world, wake=self.queue.add)
         )
         pools = MinerPoolReconciler(
             tools, world=self.world, images=settings.images,
             pace=Pace(pools=settings.update_pools, delay_seconds=settings.update_delay_seconds), bounds=bounds,
             load=self.load, busy=self.activity.seen if self.activity is not None else lambda pool: None,
+            slow=self.replicas.slow if self.replicas is not None else lambda pool: None,
         )  # fmt: skip
         window = settings.fine_tune_window_seconds
         starter = FineTuneStarter(tools, world=self.world, add=self.queue.add, window_seconds=window)
         twins = DoctorTwinReconciler(
             tools, world=self.world, wake_route=self._wake_route, starter=starter, window_seconds=window,
-            canaries=self.canaries,
+            canaries=self.canaries, baselines=self.baselines,
         )  # fmt: skip
         runs = FineTuneRunReconciler(tools, world=self.world, images=settings.images, bounds=bounds)
         validators = ValidatorReconciler(tools, images=settings.images, bounds=bounds)
@@ -226,6 +244,10 @@ class Process:
                     tasks.create_task(self._measure(self.load), name="load")
                 if self.activity is not None:
                     tasks.create_task(self._measure(self.activity), name="activity")
+                if self.baselines is not None:
+                    tasks.create_task(self._measure(self.baselines), name="baselines")
+                if self.replicas is not None:
+                    tasks.create_task(self._measure(self.replicas), name="replicas")
                 tasks.create_task(_escalate(election), name="election-watch")
         finally:
             # The workers are done: nobody writes any more, so the next leader may begin.
@@ -283,7 +305,10 @@ class Process:
         """Wait a moment for a type that isn't there; tells whether to list it then. Raises TypesChangedError."""
         kind = resource.kind
         if resource in _OPTIONAL and (not self.store.synced or kind in self._absent):
-            if kind not in self._absent:
+            self.world.absent_kinds.add(kind)
+            if resource is LEADER_WORKER_SET:
+                log.info("no engine can span several nodes until LeaderWorkerSet's CustomResourceDefinition is applied")
+            elif kind not in self._absent:
                 log.warning("%ss aren't looked after until their CustomResourceDefinition is applied", kind)
             self._absent.add(kind)
             return False
@@ -372,7 +397,11 @@ class Process:
         if self._may_work.is_set():
             self._wake_route(pool.namespace, pool.name, None)
 
-    async def _measure(self, watch: CanaryWatch | ScalingWatch | ActivityWatch) -> None:
+    def _tell_and_place_anew(self, pool: Pool) -> None:
+        self._wake(Key(MINER_POOL.kind, pool.namespace, pool.name))
+        self._place_anew(pool)
+
+    async def _measure(self, watch: CanaryWatch | ScalingWatch | ActivityWatch | ReplicaWatch | BaselineWatch) -> None:
         await self._may_work.wait()
         await watch.run()
 

@@ -87,6 +87,18 @@ EPISODES = {
         buckets("bettertherapy_operator_queue_wait_seconds", "", "5.0", slow=10),
         buckets("bettertherapy_operator_queue_wait_seconds", "", "5.0", slow=0), labels={},
     ),
+    "BetterTherapyReplicaSlow": Played(
+        {conditions("MinerPool", "Degraded", "True"): "1x60"},
+        {conditions("MinerPool", "Degraded", "False"): "3x60",
+         conditions("MinerPool", "Degraded", "True"): "0x60",
+         conditions("DoctorTwin", "Degraded", "True"): "1x60"},
+    ),
+    "BetterTherapyTwinDegraded": Played(
+        {conditions("DoctorTwin", "Degraded", "True", each): "1x60" for each in "12"},
+        {conditions("DoctorTwin", "Degraded", "False"): "3x60",
+         conditions("DoctorTwin", "Degraded", "Unknown"): "3x60",
+         conditions("MinerPool", "Degraded", "True"): "1x60"},
+    ),
     "BetterTherapyTwinNotServing": Played(
         # Two replicas of the operator count the same twin.
         {conditions("DoctorTwin", "Serving", "False", each): "1x60" for each in "12"},

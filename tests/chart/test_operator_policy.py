@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.conftest import Kubectl
+from tests.groups import leader_worker_sets
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "twin-operator"
 Json = dict[str, Any]
@@ -85,6 +86,14 @@ def deployment(*, owner: Json | None = OWNER, **spec: Any) -> Json:
     return {
         **named("Deployment", "apps/v1", owner), "spec": {"selector": {"matchLabels": labels}, "template": template},
     }  # fmt: skip
+
+
+def group(leader: Json, worker: Json, owner: Json | None = OWNER) -> Json:
+    templates = {"leaderTemplate": {"spec": pod(**leader)}, "workerTemplate": {"spec": pod(**worker)}}
+    return {
+        **named("LeaderWorkerSet", "leaderworkerset.x-k8s.io/v1", owner),
+        "spec": {"leaderWorkerTemplate": {"size": 2, **templates}},
+    }
 
 
 def job(account: str, owner: Json = RUN) -> Json:
@@ -188,3 +197,24 @@ def test_nothing_in_the_clusters_own_namespaces(as_operator: Callable[..., str])
 )  # fmt: skip
 def test_what_it_needs_it_may(as_operator: Callable[..., str], thing: Json) -> None:
     assert as_operator(thing) == ""
+
+
+GROUPS: dict[str, tuple[Json, str]] = {
+    "as the operator makes them": (group({}, {}), ""),
+    "of nobody": (group({}, {}, owner=None), "as their controller"),
+    "leaders of another account": (group({"serviceAccountName": "cluster-admin"}, {}), "as the account that it made"),
+    "workers of another account": (group({}, {"serviceAccountName": "cluster-admin"}), "as the account that it made"),
+    "workers in the node's network": (group({}, {"hostNetwork": True}), "share nothing of the node"),
+    "workers with the node's folders": (
+        group({}, {"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}), "no folders of the node"
+    ),
+}  # fmt: skip
+
+
+def test_groups_of_pods_are_bounded_as_pods_are(
+    as_operator: Callable[..., str], kubectl: Kubectl, tmp_path: Path
+) -> None:
+    with leader_worker_sets(kubectl, tmp_path):
+        for what, (thing, words) in GROUPS.items():
+            said = as_operator(thing)
+            assert (words in said) if words else (not said), f"{what}: {said}"

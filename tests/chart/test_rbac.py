@@ -12,7 +12,7 @@ from tests.unit.operator.samples import pool
 from tests.unit.operator.validator.validators import validator
 from twin_operator.kinds.finetune_run.role import build_role
 from twin_operator.kinds.miner_pool.role import build_engine_role, build_miner_role
-from twin_operator.kinds.resources import CHILDREN, MADE_ONCE
+from twin_operator.kinds.resources import CHILDREN, MADE_ONCE, OPTIONAL_CHILDREN
 from twin_operator.kinds.validator.role import build_role as build_gateway_role
 from twin_operator.kinds.validator.role import build_rounds_role
 from twin_operator.kinds.validator_round.role import build_role as build_round_role
@@ -66,7 +66,7 @@ def test_rights_are_exactly_these(cluster_role: list[dict]) -> None:
     }
     # Made where there are none, and neither read nor changed.
     wanted |= {(each.group, each.plural): {"create"} for each in MADE_ONCE}
-    wanted |= {(child.group, child.plural): MANAGE for child in CHILDREN}
+    wanted |= {(child.group, child.plural): MANAGE for child in (*CHILDREN, *OPTIONAL_CHILDREN)}
     assert rules_of(cluster_role) == wanted
 
 

@@ -11,7 +11,7 @@ import typer.main
 import yaml
 
 from bettertherapy_api import names
-from kubectl_twin.main import app
+from kubectl_twin.program import app
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs" / "runbooks").glob("*.md"))

@@ -106,6 +106,12 @@ ALERTS: Final = (
         summary="{{ $value }} twins of {{ $labels.namespace }} are not answered.",
     ),
     Alert(
+        name="BetterTherapyTwinDegraded", seconds=0, severity=Severity.WARNING,
+        expr=f"{_objects('DoctorTwin', 'Degraded', 'True')} > 0",
+        summary="{{ $value }} twins of {{ $labels.namespace }} answer slower, or are rated lower, than is usual for "
+        "them.",
+    ),
+    Alert(
         name="BetterTherapyFineTuneFailed", seconds=0, severity=Severity.WARNING,
         expr=_more_than_an_hour_ago(_objects("FineTuneRun", "Failed", "True")),
         summary="A fine-tune of {{ $labels.namespace }} failed within the last hour; the twin answers as before.",
@@ -131,6 +137,11 @@ ALERTS: Final = (
         expr=f"max_over_time({agent.ENGINE_PROCESSES.name}[30m]) - min_over_time({agent.ENGINE_PROCESSES.name}[30m])"
         " >= 3",
         summary="The engine of {{ $labels.namespace }}/{{ $labels.pod }} began {{ $value }} times in half an hour.",
+    ),
+    Alert(
+        name="BetterTherapyReplicaSlow", seconds=300, severity=Severity.WARNING,
+        expr=f"{_objects('MinerPool', 'Degraded', 'True')} > 0",
+        summary="{{ $value }} pools of {{ $labels.namespace }} have an engine pod that is slower than the others.",
     ),
     Alert(
         name="BetterTherapyAdapterFailed", seconds=600, severity=Severity.WARNING,

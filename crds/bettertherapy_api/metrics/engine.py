@@ -18,16 +18,16 @@ def _gauge(
     )  # fmt: skip
 
 
-def _counter(name: str, text: str) -> Series:
+def _counter(name: str, text: str, *, read_by: tuple[Reader, ...] = ()) -> Series:
     return Series(
         name=f"vllm:{name}_total", kind=Kind.COUNTER, of=Process.ENGINE, help=text, labels=_OWN,
-        read_by=(Reader.DASHBOARDS,),
+        read_by=(*read_by, Reader.DASHBOARDS),
     )  # fmt: skip
 
 
 RUNNING: Final = _gauge(
     "num_requests_running", "Sequences that the engine decodes now.",
-    read_by=(Reader.AUTOSCALER, Reader.DASHBOARDS),
+    read_by=(Reader.AUTOSCALER, Reader.PILOT, Reader.DASHBOARDS),
 )  # fmt: skip
 WAITING: Final = _gauge(
     "num_requests_waiting", "Sequences that wait for a place.",
@@ -42,7 +42,7 @@ LORA_REQUESTS: Final = _gauge(
     "In labels: adapters that run and wait, and for how many there are slots. The value is when it was so.",
     "running_lora_adapters", "waiting_lora_adapters", "max_lora", read_by=(Reader.TOP,),
 )  # fmt: skip
-GENERATED_TOKENS: Final = _counter("generation_tokens", "Tokens that the engine wrote.")
+GENERATED_TOKENS: Final = _counter("generation_tokens", "Tokens that the engine wrote.", read_by=(Reader.PILOT,))
 PROMPT_TOKENS: Final = _counter("prompt_tokens", "Tokens that the engine read.")
 UP: Final = Series(
     name="up", kind=Kind.GAUGE, of=Process.PROMETHEUS, help="1 while Prometheus can read the target.",

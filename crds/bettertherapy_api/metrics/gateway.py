@@ -75,7 +75,7 @@ EMERGENCIES: Final = _counter(
 )  # fmt: skip
 RATINGS: Final = _counter(
     "ratings", "Patients' first ratings of an answer, by twin, version (served name) and rating (1 to 5).",
-    "twin", "version", "rating", "process", read_by=(Reader.CANARY, Reader.DASHBOARDS),
+    "twin", "version", "rating", "process", read_by=(Reader.CANARY, Reader.PILOT, Reader.DASHBOARDS),
 )  # fmt: skip
 RECORDS: Final = _counter(
     "records",

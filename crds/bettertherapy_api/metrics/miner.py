@@ -48,7 +48,7 @@ REQUESTS: Final = _counter(
 )  # fmt: skip
 REQUEST_SECONDS: Final = _seconds(
     "request", "Seconds from a request's headers to the last byte of its answer, waiting for a pod included.",
-    *_VERSION, buckets=_REQUEST, read_by=(Reader.CANARY, Reader.ALERTS, Reader.DASHBOARDS, Reader.TOP),
+    *_VERSION, buckets=_REQUEST, read_by=(Reader.CANARY, Reader.PILOT, Reader.ALERTS, Reader.DASHBOARDS, Reader.TOP),
 )  # fmt: skip
 FIRST_TOKEN_SECONDS: Final = _seconds(
     "first_token", "Seconds from a streaming request's headers to the first byte of its answer.",

@@ -38,6 +38,8 @@ class Reader(StrEnum):
     ROUNDS = "rounds"
     AUTOSCALER = "autoscaler"
     PLACEMENT = "placement"
+    PILOT = "auto-pilot"
+    """What finds slow replicas, and twins that leave their baseline."""
     ALERTS = "alerts"
     DASHBOARDS = "dashboards"
     TOP = "kubectl twin top"

@@ -129,7 +129,13 @@ _STUCK: Final = (
     R.SERVED_NAME_COLLISION,
 )
 _UNREADABLE: Final = (R.SPEC_INVALID, R.STATUS_UNREADABLE)
-_CAPACITY: Final = (R.UNSCHEDULABLE, R.VOLUME_CLAIM_NOT_FOUND, R.VOLUME_CLAIM_NOT_BOUND, R.PODS_REFUSED)
+_CAPACITY: Final = (
+    R.LEADER_WORKER_SET_MISSING,
+    R.UNSCHEDULABLE,
+    R.VOLUME_CLAIM_NOT_FOUND,
+    R.VOLUME_CLAIM_NOT_BOUND,
+    R.PODS_REFUSED,
+)
 _PODS: Final = (
     R.IMAGE_PULL_FAILED,
     R.SECRET_NOT_FOUND,
@@ -251,6 +257,9 @@ TABLES: Final[tuple[Table, ...]] = (
                 "PlacementActive=True": (R.PLACED, R.NO_ADAPTER),
                 "PlacementActive=False": (R.NOT_IMPLEMENTED, R.TOO_FEW_PODS),
                 "PlacementActive=Unknown": (R.NO_POOL,),
+                "Degraded=True": (R.LATENCY_ABOVE_BASELINE, R.RATING_BELOW_BASELINE),
+                "Degraded=False": (R.WITHIN_BASELINE,),
+                "Degraded=Unknown": (R.BASELINE_LEARNING,),
             }
         ),
     ),
@@ -355,6 +364,8 @@ TABLES: Final[tuple[Table, ...]] = (
                 ),
                 "EnginesTuned=True": (R.TUNED,),
                 "EnginesTuned=False": (R.TUNING_AWAITED,),
+                "Degraded=True": (R.SLOW_REPLICA,),
+                "Degraded=False": (R.NO_SLOW_REPLICA,),
                 "MinerRegistered=True": (R.REGISTERED,),
                 "MinerRegistered=False": (
                     R.NOT_REGISTERED,

@@ -23,6 +23,7 @@ from bettertherapy_api.miner_pool import (
     MinerPoolSpec,
     PoolFineTune,
     ScalingRecord,
+    SlowReplica,
     TuningStatus,
 )
 from bettertherapy_api.routing import PODS_PER_TWIN, Adapter, TwinEntry, Version
@@ -96,6 +97,8 @@ class Pool(PoolRef):
     """The last ones, newest first."""
     tuning: TuningStatus | None = None
     """How its engines are started for their adapters, as the operator decided last."""
+    slow: tuple[SlowReplica, ...] = ()
+    """Engine pods that were slower than the others, as its status says."""
 
     @property
     def is_scaled(self) -> bool:
@@ -364,7 +367,7 @@ def pool_from(thing: Mapping[str, Any], former: Any = None) -> Pool | Unreadable
         namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"],
         generation=metadata.get("generation", 0), labels=metadata.get("labels") or {}, spec=spec,
         deleted="deletionTimestamp" in metadata, decided=decided.desired_replicas,
-        decisions=tuple(decided.scaling_history or ()),
+        decisions=tuple(decided.scaling_history or ()), slow=tuple(decided.slow_replicas or ()),
         tuning=tuned.tuning if isinstance(tuned, _Tuned) else None,
     )  # fmt: skip
 
@@ -374,6 +377,7 @@ class _Decided(ApiModel):
 
     desired_replicas: Annotated[int | None, Field(ge=0, le=MOST_REPLICAS)] = None
     scaling_history: list[ScalingRecord] | None = None
+    slow_replicas: list[SlowReplica] | None = None
 
 
 class _Tuned(ApiModel):

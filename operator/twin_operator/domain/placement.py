@@ -17,7 +17,9 @@ the next on a ring but the emptiest that fits. Three steps:
    on forever, the plan of a plan is itself. At most one pod's share of twins is moved at once; what is left is for the
    next plan.
 
-A pod that is there and not ready keeps its twins, and others stand in for it until it is back.
+A pod that is there and not ready keeps its twins, and others stand in for it until it is back. One that is slower than
+the others gives its twins away, at most one pod's share at once as with any repair, as long as those that stay have
+enough slots and are enough (`emptied`).
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ WORTH: Final = 0.25
 """Twins of too high a rank are moved off a pod where they are at most this part of what it holds."""
 HOME_TOLERANCE: Final = 0.1
 """Part of a pod by which a rank may overhang into the next one without having a home there."""
+MOST_EMPTIED: Final = 3
+"""At most one in so many pods is emptied for being slow, and one where there are fewer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,8 @@ class EnginePod:
     slots: int
     """Adapters that its engine computes at once."""
     ready: bool = True
+    slow: bool = False
+    """Whether it is to give its twins away to faster ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +110,13 @@ def place(
     if not usable:
         return Plan(pods=dict.fromkeys(wanted, ()), displaced=0, moved=0, settled=True)
     had = {uid: [pod for pod in dict.fromkeys(previous.get(uid, ())) if pod in known] for uid in wanted}
-    copies = _copies(wanted.values(), {uid: sum(pod in usable for pod in had[uid]) for uid in wanted}, len(usable))
-    board = _Board(usable, wanted, copies)
+    shunned = emptied(usable.values(), wanted.values())
+    places = len(usable) - len(shunned)
+    copies = _copies(wanted.values(), {uid: sum(pod in usable for pod in had[uid]) for uid in wanted}, places)
+    board = _Board(usable, wanted, copies, shunned)
     missing: list[tuple[Demand, int]] = []
     for uid, twin in wanted.items():
-        stays = [pod for pod in had[uid] if pod in usable][: copies[uid]]
+        stays = sorted((pod for pod in had[uid] if pod in usable), key=shunned.__contains__)[: copies[uid]]
         for pod in stays:
             board.put(twin, pod)
         missing.extend((twin, number) for number in range(copies[uid] - len(stays)))
@@ -118,11 +126,31 @@ def place(
         missing, key=lambda each: (each[1], -_rank_class(each[0]), -(each[0].load or 0), each[0].uid)
     ):
         board.put(twin, board.best(twin))
-    share = math.ceil(sum(copies.values()) / len(usable))
+    share = math.ceil(sum(copies.values()) / places)
     allowed = max(0, share - displaced - under_way) if moves is None else moves
     moved = board.repair(allowed)
     found = {uid: _ordered(had[uid], board.where[uid], usable, copies[uid], uid) for uid in wanted}
     return Plan(pods=found, displaced=displaced, moved=moved, settled=moves == 0 or board.is_settled())
+
+
+def emptied(pods: Iterable[EnginePod], twins: Iterable[Demand]) -> frozenset[str]:
+    """Return which slow pods give their twins away: as many as the rest can do without, in the order of their UIDs.
+
+    A third of the ready pods at most (`MOST_EMPTIED`). The rest must have a slot for each twin in use, as far as all
+    pods together have, and be as many as any one twin is to be on.
+    """
+    ready, listed = [pod for pod in pods if pod.ready], list(twins)
+    most = max(1, len(ready) // MOST_EMPTIED)
+    widest = max((min(twin.replicas or 1, len(ready)) for twin in listed), default=1)
+    in_use = sum(min(twin.replicas or 1, len(ready)) for twin in listed if twin.in_use)
+    needed = min(in_use, sum(pod.slots for pod in ready))
+    found: set[str] = set()
+    for pod in sorted(ready, key=lambda each: each.uid):
+        rest = [each for each in ready if each.uid not in found and each.uid != pod.uid]
+        fits = len(rest) >= widest and sum(each.slots for each in rest) >= needed
+        if pod.slow and len(found) < most and fits:
+            found.add(pod.uid)
+    return frozenset(found)
 
 
 def kept(twin: Demand, previous: Sequence[str], pods: Mapping[str, EnginePod]) -> tuple[str, ...] | None:
@@ -183,6 +211,8 @@ class _Place:
     """The highest rank class that is at home here."""
     spoiling: int = 0
     """Twins of a higher class than that."""
+    shunned: bool = False
+    """Whether all its twins are to go."""
     twins: dict[str, Demand] = field(default_factory=dict)
     by_class: Counter[int] = field(default_factory=Counter)
 
@@ -192,14 +222,20 @@ class _Place:
         return max((each for each, count in self.by_class.items() if count > 0), default=0)
 
 
-_Excess = tuple[int, int, float, int]
+_Excess = tuple[int, int, int, float, int]
+"""What is beyond the bounds: on a pod that is to be empty, by slots, by count, by load, by rank."""
+_LEAVING, _SLOTS, _COUNT, _LOAD, _RANK = range(5)
 
 
 class _Board:
     """All pods while a plan is made."""
 
-    def __init__(self, pods: Mapping[str, EnginePod], twins: Mapping[str, Demand], copies: Mapping[str, int]) -> None:
-        self._places = {uid: _Place(pod) for uid, pod in pods.items()}
+    def __init__(
+        self, pods: Mapping[str, EnginePod], twins: Mapping[str, Demand], copies: Mapping[str, int],
+        shunned: frozenset[str] = frozenset(),
+    ) -> None:  # fmt: skip
+        self._places = {uid: _Place(pod, shunned=uid in shunned) for uid, pod in pods.items()}
+        pods = {uid: pod for uid, pod in pods.items() if uid not in shunned}
         self._loads = {uid: (twin.load or 0) / copies[uid] for uid, twin in twins.items()}
         self._classes = {uid: _rank_class(twin) for uid, twin in twins.items()}
         self._twins, self._copies = twins, copies
@@ -242,13 +278,12 @@ class _Board:
             weights[self._classes[uid]] = (
                 weights.get(self._classes[uid], 0.0) + self._copies[uid] / self._average + busy
             )
-        every = frozenset(self._places)
+        open_ = [place for place in self._places.values() if not place.shunned]
+        every = frozenset(place.pod.uid for place in open_)
         if len(weights) < 2 or len(every) < 2:
             self._homes = dict.fromkeys(weights, every)
             return
-        order = sorted(
-            self._places.values(), key=lambda each: (-(each.ranks / each.count if each.count else -1.0), each.pod.uid)
-        )
+        order = sorted(open_, key=lambda each: (-(each.ranks / each.count if each.count else -1.0), each.pod.uid))
         per_pod, done = sum(weights.values()) / len(order), 0.0
         for rank_class in sorted(weights, reverse=True):
             start, done = done / per_pod, done + weights[rank_class]
@@ -265,11 +300,12 @@ class _Board:
         """Return the pod that takes one more copy of the twin."""
         homes, load = self._homes.get(self._classes[twin.uid], frozenset()), self._loads[twin.uid]
         has = self.where[twin.uid]
-        ranked: dict[tuple[bool, bool, bool, bool, int, float], list[str]] = {}
+        ranked: dict[tuple[bool, bool, bool, bool, bool, int, float], list[str]] = {}
         for uid, place in self._places.items():
             if uid in has:
                 continue
             key = (
+                place.shunned,
                 twin.in_use and place.in_use >= place.pod.slots,
                 place.count >= self._most,
                 load > 0 and place.load + load > self._most_load,
@@ -286,7 +322,10 @@ class _Board:
     # --- repair
 
     def _excess(self, place: _Place) -> _Excess:
+        if place.shunned:
+            return place.count, 0, 0, 0.0, 0
         return (
+            0,
             max(0, place.in_use - place.pod.slots),
             max(0, place.count - self._most) + max(0, self._least - place.count),
             round(max(0.0, place.load - self._most_load), 3),
@@ -328,8 +367,10 @@ class _Board:
 
     def _chosen_repair(self) -> list[tuple[Demand, str, str]] | None:
         excess = {uid: self._excess(place) for uid, place in self._places.items()}
-        for part in range(4):
-            found = [uid for uid in excess if excess[uid][part] and (part < 3 or self._is_worth_it(self._places[uid]))]
+        for part in range(5):
+            found = [
+                uid for uid in excess if excess[uid][part] and (part < _RANK or self._is_worth_it(self._places[uid]))
+            ]
             for uid in sorted(found, key=lambda uid: (-excess[uid][part], uid)):
                 if (steps := self._relief(uid, part)) is not None:
                     return steps
@@ -341,8 +382,9 @@ class _Board:
 
     def _relief(self, uid: str, part: int) -> list[tuple[Demand, str, str]] | None:
         place = self._places[uid]
-        by_filling = sorted(self._places, key=lambda each: (self._filled(self._places[each]), each))
-        if part == 1 and place.count < self._least:
+        open_ = [each for each in self._places if not self._places[each].shunned]
+        by_filling = sorted(open_, key=lambda each: (self._filled(self._places[each]), each))
+        if part == _COUNT and place.count < self._least:
             pairs = [(donor, uid) for donor in reversed(by_filling) if self._places[donor].count > self._least]
         else:
             pairs = [(uid, target) for target in by_filling if target != uid]
@@ -359,16 +401,18 @@ class _Board:
                     if self._improves([(twin, source, target)]):
                         return [(twin, source, target)]
                     vain.add(alike)
-        return self._exchange(uid) if part == 3 else None
+        return self._exchange(uid) if part == _RANK else None
 
     def _candidates(self, source: str, part: int) -> list[Demand]:
         place = self._places[source]
         spoils = {uid: self._classes[uid] > place.top for uid in place.twins}
-        if part == 3:
+        if part == _RANK:
             chosen = [twin for uid, twin in place.twins.items() if spoils[uid]]
-        elif part == 0:
+        elif part == _LEAVING:
+            return sorted(place.twins.values(), key=lambda twin: (-self._loads[twin.uid], twin.uid))
+        elif part == _SLOTS:
             chosen = [twin for twin in place.twins.values() if twin.in_use]
-        elif part == 2:
+        elif part == _LOAD:
             chosen = [twin for uid, twin in place.twins.items() if self._loads[uid] > 0]
             return sorted(chosen, key=lambda twin: (not spoils[twin.uid], -self._loads[twin.uid], twin.uid))
         else:
@@ -378,7 +422,7 @@ class _Board:
     def _exchange(self, uid: str) -> list[tuple[Demand, str, str]] | None:
         """Return how a twin of too high a rank changes places with one of a lower."""
         vain: set[tuple[int, float, bool]] = set()
-        for twin in self._candidates(uid, 3):
+        for twin in self._candidates(uid, _RANK):
             alike = (self._classes[twin.uid], self._loads[twin.uid], twin.in_use)
             if alike in vain:
                 continue
@@ -410,5 +454,5 @@ class _Board:
 
 
 def _total(each: Iterable[_Excess]) -> _Excess:
-    slots, count, load, rank = zip(*each, strict=True)
-    return sum(slots), sum(count), round(sum(load), 3), sum(rank)
+    leaving, slots, count, load, rank = zip(*each, strict=True)
+    return sum(leaving), sum(slots), sum(count), round(sum(load), 3), sum(rank)

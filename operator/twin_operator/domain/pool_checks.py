@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bettertherapy_api.miner_pool import SlowReplica
 from twin_operator.domain.objects import Pool
 from twin_operator.domain.pod_troubles import (
     cannot_pull,
@@ -27,6 +28,8 @@ from twin_operator.engine.conditions import Chain, Condition, Finding
 
 MODEL_HEADERS: Final = "model-headers"
 """The container that reads the sizes of a base model in the engine's image."""
+_NAMED: Final = 3
+"""Slow pods that a message names."""
 ENGINE_IMAGE: Final = {"engine": "the engine", MODEL_HEADERS: "container model-headers"}
 """Containers that run the engine's image, with what they are called."""
 
@@ -49,11 +52,26 @@ class Situation:
     """Why an update of the engines has not begun."""
     sizing: Sizing | None = None
     """What was decided on the number of engine pods, where the operator decides."""
+    no_groups: bool = False
+    """Its engines are to span several nodes, and the cluster has no LeaderWorkerSets."""
+    slow: Sequence[SlowReplica] | None = None
+    """Engine pods that are slower than the others; None where none is compared."""
 
 
 def children_refused(situation: Situation) -> Finding | None:
     """A child can't be made or changed: its name is taken, or the API server refuses it."""
     return situation.problem
+
+
+def groups_missing(situation: Situation) -> Finding | None:
+    """Engines are to span several nodes, and nothing in the cluster makes such groups of pods."""
+    if not situation.no_groups:
+        return None
+    return Finding(
+        Reason.LEADER_WORKER_SET_MISSING,
+        "spec.engine.group needs LeaderWorkerSets, which this cluster doesn't have: install LeaderWorkerSet "
+        "(lws.sigs.k8s.io), and the engines start by themselves; or remove group",
+    )
 
 
 def image_pull_failed(situation: Situation) -> Finding | None:
@@ -261,6 +279,21 @@ def no_tokens(name: str) -> Finding:
     )
 
 
+def replica_slow(situation: Situation) -> Finding | None:
+    """A pod writes slower than the others under like load."""
+    slow = situation.slow
+    if not slow:
+        return None
+    said = ", ".join(f"{each.pod} (since {each.since}, tried again at {each.until})" for each in slow[:_NAMED])
+    more = f" and {len(slow) - _NAMED} more" if len(slow) > _NAMED else ""
+    return Finding(
+        Reason.SLOW_REPLICA,
+        f"engine pods that take more than twice as long for a token as the others under like load: {said}{more}. Twins "
+        f"that are placed on them move to the others, as far as those have LoRA slots; look at the pod's node, or "
+        f"delete the pod",
+    )
+
+
 def routing_refused(situation: Situation) -> Finding | None:
     """What agents and miners follow can't be published."""
     return situation.unpublished
@@ -268,8 +301,8 @@ def routing_refused(situation: Situation) -> Finding | None:
 
 STARTUP: Final = Chain[Situation](
     "why pods don't come up",
-    image_pull_failed, configuration_failed, volume_missing, unschedulable, pods_refused, model_fetch_failed,
-    engine_crashed, neuron_crashed,
+    groups_missing, image_pull_failed, configuration_failed, volume_missing, unschedulable, pods_refused,
+    model_fetch_failed, engine_crashed, neuron_crashed,
 )  # fmt: skip
 READINESS: Final = Chain[Situation](
     "Ready",
@@ -279,7 +312,7 @@ READINESS: Final = Chain[Situation](
 LIVENESS: Final = Chain[Situation](
     "EngineLive", engine_wedged, endpoint_unreachable, model_fetch_failed, engine_crashed
 )
-CAPACITY: Final = Chain[Situation]("CapacityAvailable", pods_refused, volume_missing, unschedulable)
+CAPACITY: Final = Chain[Situation]("CapacityAvailable", groups_missing, pods_refused, volume_missing, unschedulable)
 """The cluster doesn't give what the pool needs."""
 ROOM: Final = CAPACITY.including(slots_overcommitted)
 """Or twins compete for LoRA slots."""
@@ -305,6 +338,7 @@ def pool_conditions(situation: Situation) -> list[Condition]:
         _ready(situation), _available(situation), _engine_live(situation), _capacity(situation),
         *_scaling(situation),
         *registration(situation.pool, situation.facts),
+        *_degraded(situation),
         *([situation.update_waits.condition("Updated", "False")] if situation.update_waits else []),
     ]  # fmt: skip
 
@@ -356,6 +390,16 @@ def _capacity(situation: Situation) -> Condition:
         room = Finding(Reason.SUFFICIENT, "pods are placed and LoRA slots suffice")
         return room.condition("CapacityAvailable", "True")
     return Finding(Reason.NO_PODS, "no engine pod was seen yet").condition("CapacityAvailable", "Unknown")
+
+
+def _degraded(situation: Situation) -> list[Condition]:
+    """Whether pods are slower than the others; absent where none is compared."""
+    if situation.slow is None:
+        return []
+    if (found := replica_slow(situation)) is not None:
+        return [found.condition("Degraded", "True")]
+    alike = "no engine pod was found to be slower than others under like load; without such load none is compared"
+    return [Finding(Reason.NO_SLOW_REPLICA, alike).condition("Degraded", "False")]
 
 
 def _scaling(situation: Situation) -> list[Condition]:

@@ -67,6 +67,18 @@ class Reason(StrEnum):
         "as it is, and which version answers isn't known",
         "run the release that wrote it",
     )
+    LATENCY_ABOVE_BASELINE = (
+        "LatencyAboveBaseline",
+        "the version's answers take longer than they did when its baseline was learnt; it goes on answering",
+        "see the pool (`Degraded`, `ScalingActive`, `kubectl twin top`): [operations](operations.md#a-twins-baseline)",
+    )
+    RATING_BELOW_BASELINE = (
+        "RatingBelowBaseline",
+        "patients rate the version lower than they did when its baseline was learnt; it goes on answering",
+        "read what it answers; `kubectl twin rollback NAME` takes the version before",
+    )
+    WITHIN_BASELINE = "WithinBaseline", "all is well: nothing that was learnt was seen to be left"
+    BASELINE_LEARNING = "BaselineLearning", "the version has not had enough requests or ratings yet to know its usual"
     NO_POOL = "NoPool", "nothing can be said, as no pool can serve the twin", "see Ready"
     BASE_MODEL_MISMATCH = (
         "BaseModelMismatch",
@@ -544,6 +556,22 @@ class Reason(StrEnum):
         "`prometheus.url` of the operator's chart, or another `autoscaling.mode`",
     )
     METRICS_AWAITED = "MetricsAwaited", "the operator has just begun to measure the pool", "wait a moment"
+    LEADER_WORKER_SET_MISSING = (
+        "LeaderWorkerSetMissing",
+        "`engine.group` spreads each engine over several nodes, and the cluster has no LeaderWorkerSets to do so",
+        "install LeaderWorkerSet (lws.sigs.k8s.io), or remove `engine.group`: [one model on several GPUs]"
+        "(several-gpus.md)",
+    )
+    SLOW_REPLICA = (
+        "SlowReplica",
+        "an engine pod takes more than twice as long for a token as the others under like load; twins placed on it "
+        "move to the others, as far as those have LoRA slots, and it is tried again later",
+        "look at the pod's node (a GPU that throttles, a neighbour), or delete the pod: [placement](placement.md)",
+    )
+    NO_SLOW_REPLICA = (
+        "NoSlowReplica",
+        "all is well, as far as it can be seen: no engine pod was found to be slower than others under like load",
+    )
     NOT_SCALABLE = (
         "NotScalable",
         "the pool has `engine.endpoint`: what runs there is not the operator's to scale",

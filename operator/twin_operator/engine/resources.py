@@ -46,6 +46,7 @@ class Key:
 
 
 DEPLOYMENT = Resource("apps", "v1", "Deployment", "deployments")
+LEADER_WORKER_SET = Resource("leaderworkerset.x-k8s.io", "v1", "LeaderWorkerSet", "leaderworkersets")
 CRON_JOB = Resource("batch", "v1", "CronJob", "cronjobs")
 JOB = Resource("batch", "v1", "Job", "jobs")
 POD = Resource("", "v1", "Pod", "pods")

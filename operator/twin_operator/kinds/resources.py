@@ -11,6 +11,7 @@ from twin_operator.engine.resources import (
     DEPLOYMENT,
     EVENT,
     JOB,
+    LEADER_WORKER_SET,
     LEASE,
     NETWORK_POLICY,
     PERSISTENT_VOLUME_CLAIM,
@@ -38,9 +39,11 @@ CHILDREN: Final = (
     JOB, CRON_JOB,
 )  # fmt: skip
 """Types that pools, runs, validators and rounds own."""
+OPTIONAL_CHILDREN: Final = (LEADER_WORKER_SET,)
+"""Types that pools may own, and that a cluster may not have."""
 MADE_ONCE: Final = (SECRET, PERSISTENT_VOLUME_CLAIM)
 """Types of which objects are made where there are none, and neither read nor changed."""
 BY_KIND: Final = {
     resource.kind: resource
-    for resource in (*PRIMARY, ROUTING_SLICE, POD_REPORT, *CHILDREN, *MADE_ONCE, POD, LEASE, EVENT)
+    for resource in (*PRIMARY, ROUTING_SLICE, POD_REPORT, *CHILDREN, *OPTIONAL_CHILDREN, *MADE_ONCE, POD, LEASE, EVENT)
 }

@@ -15,6 +15,7 @@ from bettertherapy_api.examination import OUTCOMES_KEY
 from bettertherapy_api.report import AdapterReport, GatewayReport, MinerReport, PodReport
 from bettertherapy_api.routing import PodEntry, PoolHeader, TwinEntry
 from bettertherapy_api.run_progress import REVIEW_KEY
+from twin_operator.domain.engine_groups import deployment_of
 from twin_operator.domain.objects import (
     Pool,
     Run,
@@ -27,13 +28,14 @@ from twin_operator.domain.objects import (
     validator_from,
 )
 from twin_operator.domain.pool_facts import deployment_facts, pod_facts
-from twin_operator.engine.resources import DEPLOYMENT, JOB, POD, Manifest
+from twin_operator.engine.resources import DEPLOYMENT, JOB, LEADER_WORKER_SET, POD, Manifest
 from twin_operator.engine.store import Watched
 from twin_operator.kinds.resources import (
     CHILDREN,
     DOCTOR_TWIN,
     FINE_TUNE_RUN,
     MINER_POOL,
+    OPTIONAL_CHILDREN,
     POD_REPORT,
     ROUTING_SLICE,
     VALIDATOR,
@@ -301,6 +303,7 @@ _CHILD_INDEXES = {
 }  # fmt: skip
 _SPECIAL: Final[Mapping[str, Mapping[str, Any]]] = {
     DEPLOYMENT.kind: {"decode": lambda thing, former: deployment_facts(thing)},
+    LEADER_WORKER_SET.kind: {"decode": lambda thing, former: deployment_facts(deployment_of(thing))},
     JOB.kind: {"trim": _trim_job},
     "ConfigMap": {"trim": _trim_config_map},
 }
@@ -335,7 +338,7 @@ WATCHED: Final = (
             resource=resource, selector=names.LABEL_COMPONENT, indexes=_CHILD_INDEXES,
             **_SPECIAL.get(resource.kind, {}),
         )
-        for resource in CHILDREN
+        for resource in (*CHILDREN, *OPTIONAL_CHILDREN)
     ),
     Watched(
         resource=POD, selector=names.LABEL_COMPONENT, decode=lambda thing, former: pod_facts(thing),

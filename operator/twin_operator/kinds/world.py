@@ -18,7 +18,7 @@ from twin_operator.domain.pool_facts import DeploymentFacts, PodFacts, PoolFacts
 from twin_operator.domain.reasons import Reason
 from twin_operator.engine.apply import controlled_by
 from twin_operator.engine.conditions import Finding, carried_over
-from twin_operator.engine.resources import DEPLOYMENT, JOB, POD, Key
+from twin_operator.engine.resources import DEPLOYMENT, JOB, LEADER_WORKER_SET, POD, Key
 from twin_operator.engine.store import Entry, Store
 from twin_operator.kinds.resources import FINE_TUNE_RUN, POD_REPORT, ROUTING_SLICE
 from twin_operator.kinds.watched import (
@@ -93,6 +93,8 @@ class World:
         self.access_missing: dict[tuple[str, str], Finding | None] = {}
         """By pool: what is wrong with its clients' tokens, if anything. A pool that was not looked at by this leader is
         absent."""
+        self.absent_kinds: set[str] = set()
+        """Kinds of others that the cluster doesn't know, though something of ours could be made of them."""
         self._facts: dict[tuple[str, str], PoolFacts] = {}
         self._published: dict[tuple[str, str], tuple[str, Published]] = {}
         """With the UID of the pool whose it is: one made anew under the name has published nothing yet."""
@@ -138,6 +140,10 @@ class World:
             return self.access_missing[place]
         stored = self.store.get(Key("MinerPool", *place)) or {}
         return carried_over(stored.get("status"), "Ready", Reason.ACCESS_SECRET_MISSING)
+
+    def lacks_groups(self, pool: Pool) -> bool:
+        """Tell whether its engines are to span several nodes, and the cluster has no LeaderWorkerSets."""
+        return pool.spec.engine.group is not None and LEADER_WORKER_SET.kind in self.absent_kinds
 
     def pool_ref(self, namespace: str, name: str) -> PoolRef | None:
         """Return which pool has the name, whether its spec can be read or not; None when there is none."""
@@ -191,7 +197,7 @@ class World:
             kind, name = entry.key.kind, entry.key.name
             if kind == POD.kind:
                 pods.append(entry.value)
-            elif kind == DEPLOYMENT.kind:
+            elif kind in (DEPLOYMENT.kind, LEADER_WORKER_SET.kind):
                 deployments[name] = entry.value
             elif kind == POD_REPORT.kind and isinstance(entry.value, Report):
                 if entry.value.report is not None:

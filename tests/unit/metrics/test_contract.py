@@ -22,8 +22,10 @@ from neurons.validator.gateway.metrics import Metrics as GatewayMetrics
 from neurons.validator.rounds.prometheus import QUERIES
 from tests.promql import asked, faults
 from twin_operator.domain.activity import queries as activity_queries
+from twin_operator.domain.baseline import queries as baseline_queries
 from twin_operator.domain.canary_analysis import Trial, queries
 from twin_operator.domain.scaling_signals import queries as scaling_queries
+from twin_operator.domain.slow_replicas import queries as replica_queries
 from twin_operator.engine.metrics import REGISTRY
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,6 +37,7 @@ READ = {
     Reader.PLACEMENT: tuple(activity_queries('namespace="n"').values()),
     Reader.AUTOSCALER: tuple(scaling_queries('namespace="n"').values()),
     Reader.CANARY: CANARY,
+    Reader.PILOT: (*replica_queries('namespace="n"').values(), *baseline_queries('namespace="n"').values()),
     Reader.ROUNDS: QUERIES,
     Reader.TOP: tuple(top_queries("clinic").values()),
 }

@@ -227,3 +227,80 @@ def test_slots_suffice_where_they_can(seed: int) -> None:
     ]
     plan, _ = settled(pods, demand, {})
     assert all(held(plan)[pod.uid] <= pod.slots for pod in pods)
+
+
+# --- a pod that is slower than the others
+
+
+def with_slow(count: int, *slow: int, **more: Any) -> list[EnginePod]:
+    return [EnginePod(uid=f"pod-{number}", slow=number in slow, **{"slots": 8, **more}) for number in range(count)]
+
+
+@pytest.mark.parametrize("load", [None, 1000])
+def test_twins_leave_a_slow_pod_and_no_other_is_moved(load: int | None) -> None:
+    demand = twins(16, load=load)
+    before, _ = settled(engines(3), demand, {})
+    plan, changed = settled(with_slow(3, 0), demand, before.pods)
+    assert held(plan).keys() == {"pod-1", "pod-2"}
+    assert changed == held(before)["pod-0"]
+
+
+def test_at_most_one_pods_share_leaves_at_once() -> None:
+    demand = twins(400)
+    before = place(engines(4, slots=400), demand, {}).pods
+    plan = place(with_slow(4, 0, slots=400), demand, before)
+    assert plan.moved <= 134
+    assert place(with_slow(4, 0, slots=400), demand, before, moves=5).moved == 5
+    assert place(with_slow(4, 0, slots=400), demand, before, under_way=130).moved <= 4
+
+
+def test_nobody_leaves_a_slow_pod_where_the_others_have_no_slots_for_those_in_use() -> None:
+    full = place(engines(3), twins(24), {}).pods
+    assert place(with_slow(3, 0), twins(24), full).pods == full
+    idle = [*twins(16), *(Demand(uid=f"idle-{number}", rank=16, load=0) for number in range(8))]
+    settled_plan, _ = settled(with_slow(3, 0), idle, full)
+    assert "pod-0" not in held(settled_plan)
+
+
+def test_nobody_leaves_a_slow_pod_where_a_twin_needs_all_of_them() -> None:
+    demand = twins(2, replicas=3)
+    before = place(engines(3), demand, {}).pods
+    assert place(with_slow(3, 0), demand, before).pods == before
+    assert place(with_slow(1, 0), twins(2), {}).pods == {"twin-0": ("pod-0",), "twin-1": ("pod-0",)}
+
+
+def test_no_more_than_a_third_of_the_pods_are_emptied() -> None:
+    plan, _ = settled(with_slow(3, 0, 1, 2), twins(4), {})
+    assert held(plan).keys() == {"pod-1", "pod-2"}
+    plan, _ = settled(with_slow(6, 0, 1, 2, slots=99), twins(60), {})
+    assert held(plan).keys() == {"pod-2", "pod-3", "pod-4", "pod-5"}
+
+
+def test_a_pod_that_is_no_longer_slow_has_its_share_again() -> None:
+    demand = twins(16)
+    before, _ = settled(with_slow(3, 0), demand, {})
+    plan, changed = settled(engines(3), demand, before.pods)
+    assert held(plan)["pod-0"] >= 3
+    assert changed <= 6
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=60, deadline=None)
+def test_with_slow_pods_the_plan_of_a_plan_is_itself_and_all_have_places(seed: int) -> None:
+    chance = random.Random(seed)
+    count = chance.randint(1, 6)
+    pods = [
+        EnginePod(uid=f"pod-{n}", slots=chance.choice([2, 8]), ready=chance.random() < 0.8, slow=chance.random() < 0.4)
+        for n in range(count)
+    ]
+    demand = [
+        Demand(
+            uid=f"t{n}", rank=chance.choice([8, 16, 128]), load=chance.choice([None, 0, 100, 5000]),
+            replicas=chance.choice([None, None, 1, 2, 9]),
+        )
+        for n in range(chance.randint(0, 30))
+    ]  # fmt: skip
+    before = {twin.uid: chance.sample([pod.uid for pod in pods], chance.randint(0, count)) for twin in demand}
+    plan, _ = settled(pods, demand, before)
+    assert all(plan.pods.values())
+    assert place(pods, demand, plan.pods).pods == plan.pods

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from bettertherapy_api.doctor_twin import Baseline
 from twin_operator.domain.appearances import appears
+from twin_operator.domain.baseline import condition as degraded
 from twin_operator.domain.objects import MOST_SPREAD, Pool
 from twin_operator.domain.reasons import Reason, from_elsewhere
 from twin_operator.domain.rollout import Rollout
@@ -24,7 +26,13 @@ from twin_operator.kinds.doctor_twin.adapter_checks import (
 from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, last_gate
 
 _CAPACITY: Final = frozenset(
-    {Reason.UNSCHEDULABLE, Reason.VOLUME_CLAIM_NOT_FOUND, Reason.VOLUME_CLAIM_NOT_BOUND, Reason.PODS_REFUSED}
+    {
+        Reason.LEADER_WORKER_SET_MISSING,
+        Reason.UNSCHEDULABLE,
+        Reason.VOLUME_CLAIM_NOT_FOUND,
+        Reason.VOLUME_CLAIM_NOT_BOUND,
+        Reason.PODS_REFUSED,
+    }
 )
 
 
@@ -137,14 +145,15 @@ CAPACITY: Final = Chain[TwinView]("CapacityAvailable", pool_lacks_capacity, slot
 
 
 def twin_conditions(
-    view: TwinView, fine_tunes: FineTunePlan | None = None, rollout: Rollout | None = None
-) -> list[Condition]:
+    view: TwinView, fine_tunes: FineTunePlan | None = None, rollout: Rollout | None = None,
+    baseline: Baseline | None = None,
+) -> list[Condition]:  # fmt: skip
     """Return the twin's conditions; what was not measured is absent."""
     rollout = rollout or Rollout.of(view.twin)
     found = [
         _gate_passed(view, fine_tunes or FineTunePlan(), rollout), _rolled_back(view, rollout), _serving(view),
         _ready(view), _artifact_verified(view), _adapters_verified(view), _progressing(view, rollout), _capacity(view),
-        _placement(view),
+        _placement(view), degraded(baseline),
     ]  # fmt: skip
     return [condition for condition in found if condition is not None]
 

@@ -41,14 +41,16 @@ def _view(world: World, twin: Twin, pool: PoolRef) -> PoolView | None:
         unpublished=world.unpublished_trouble(pool, twin),
         matches=matches,
         refused=refusal(pool, twin, world.bounds) if matches else None,
-        trouble=_trouble(pool, facts, world.access_trouble(pool)),
+        trouble=_trouble(world, pool, facts),
     )
 
 
-def _trouble(pool: PoolRef, facts: PoolFacts, access_missing: Finding | None) -> Finding | None:
+def _trouble(world: World, pool: PoolRef, facts: PoolFacts) -> Finding | None:
     """Return what keeps the pool from being ready; of one that can't be read, whether it turns all patients away."""
+    access_missing = world.access_trouble(pool)
     if isinstance(pool, Pool):
-        return TROUBLE.evaluate(Situation(pool=pool, facts=facts, access_missing=access_missing))
+        no_groups = world.lacks_groups(pool)
+        return TROUBLE.evaluate(Situation(pool=pool, facts=facts, access_missing=access_missing, no_groups=no_groups))
     if access_missing is not None:
         return access_missing
     why = facts.template_refusal

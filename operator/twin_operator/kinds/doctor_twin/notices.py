@@ -44,6 +44,10 @@ def twin_notices(before: Manifest, status: Manifest) -> list[Notice]:
             notices.append(
                 Notice(reason="AdapterFailed", note=f"{reason}: {message}", kind="Warning", occasion=occasion)
             )
+        elif kind == "Degraded" and status_ == "True":
+            notices.append(Notice(reason=reason, note=message, kind="Warning", occasion=occasion))
+        elif kind == "Degraded" and was.get("status") == "True" and status_ == "False":
+            notices.append(Notice(reason=reason, note=message, occasion=occasion))
         elif kind == "Ready" and reason in ("NoPoolMatches", "BaseModelMismatch", "RankTooHigh", "SpecInvalid"):
             notices.append(Notice(reason=reason, note=message, kind="Warning", occasion=occasion))
     return notices

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from bettertherapy_api.doctor_twin import DoctorTwinStatus
+from bettertherapy_api.doctor_twin import Baseline, DoctorTwinStatus
 from bettertherapy_api.doctor_twin import Rollout as RolloutSpec
 from twin_operator.domain.appearances import conditions_said
 from twin_operator.domain.canary_analysis import UNWATCHED, Analysis, assess
@@ -20,9 +20,11 @@ from twin_operator.domain.twin_view import TwinView
 from twin_operator.domain.unreadable import conditions_of
 from twin_operator.engine.conditions import Condition, Finding
 from twin_operator.engine.reconcile import Reconciler, Report, Tools
+from twin_operator.engine.resources import Manifest
 from twin_operator.engine.status import StatusFields
 from twin_operator.engine.store import Entry
 from twin_operator.engine.times import timestamp
+from twin_operator.kinds.doctor_twin.baseline_watch import BaselineWatch
 from twin_operator.kinds.doctor_twin.canary_watch import CanaryWatch, trial_of
 from twin_operator.kinds.doctor_twin.checks import twin_conditions
 from twin_operator.kinds.doctor_twin.fine_tune_start import FineTuneStarter, planned_fine_tune
@@ -62,7 +64,7 @@ class DoctorTwinReconciler(Reconciler[Gathered, TwinPlan, None]):
 
     def __init__(
         self, tools: Tools, *, world: World, wake_route: Callable[[str, str, str], None], starter: FineTuneStarter,
-        window_seconds: int, canaries: CanaryWatch | None,
+        window_seconds: int, canaries: CanaryWatch | None, baselines: BaselineWatch | None = None,
     ) -> None:  # fmt: skip
         super().__init__(tools)
         self._world = world
@@ -70,6 +72,7 @@ class DoctorTwinReconciler(Reconciler[Gathered, TwinPlan, None]):
         self._starter = starter
         self._window_seconds = window_seconds
         self._canaries = canaries
+        self._baselines = baselines
 
     def gone(self, entry: Entry) -> None:
         """Forget why its fine-tune could not be started."""
@@ -105,9 +108,12 @@ class DoctorTwinReconciler(Reconciler[Gathered, TwinPlan, None]):
                 fine_tunes, next_time=fine_tunes.due_time or fine_tunes.next_time,
                 handled_token=view.twin.status.handled_fine_tune, obstacle=gathered.not_started,
             )  # fmt: skip
+        status = plan_status(view, now=timestamp(plan.now), fine_tunes=fine_tunes, rollout=rollout)
+        baseline = self._baseline(view.twin, status["activeVersion"])
+        known = baseline.model_dump(mode="json", by_alias=True, exclude_none=True) if baseline is not None else None
         return Report(
-            status=plan_status(view, now=timestamp(plan.now), fine_tunes=fine_tunes, rollout=rollout),
-            conditions=twin_conditions(view, fine_tunes, rollout),
+            status={**status, "baseline": known},
+            conditions=twin_conditions(view, fine_tunes, rollout, baseline),
             notices=twin_notices,
             wake_at=(fine_tunes.wake_at, rollout.wake_at),
         )
@@ -116,6 +122,12 @@ class DoctorTwinReconciler(Reconciler[Gathered, TwinPlan, None]):
         """Let the run be made that is due; once it is there, it wakes the twin, whose status goes on."""
         if plan.fine_tunes.create is not None:
             self._starter.ask(gathered.view.twin)
+
+    def _baseline(self, twin: Twin, active: Manifest | None) -> Baseline | None:
+        """Return what is usual for the version that answers; None where none does, or nobody looks."""
+        if self._baselines is None or active is None:
+            return None
+        return self._baselines.known(twin, active["servedName"])
 
     def _analyse(self, view: TwinView) -> Analysis | None:
         """Return how the canary did when it was last measured, if one takes traffic."""

@@ -13,6 +13,7 @@ from twin_operator.domain.sizing import Sizing
 from twin_operator.domain.tuning import Decision, Engines, Needs, decide, memory_of
 from twin_operator.engine.resources import Manifest
 from twin_operator.kinds.miner_pool.engine_deployment import build_engine_deployment, tuning_in
+from twin_operator.kinds.miner_pool.engine_group import group_of
 from twin_operator.kinds.miner_pool.engine_update import (
     EngineUpdate,
     engine_update,
@@ -68,10 +69,11 @@ def build_children(
 ) -> Children:
     """Return the pool's children.
 
-    `needs`: of the pod that holds most. `engine`, `miner`: the Deployments that run, if they do. `others`: the other
-    pools' `rollout_of`. `now` in UTC. `legacy`: pods of the release before are still there, which can't be told of
-    changes any more, not even of a rollback: such an update waits for its turn, but for no window. `reported`: some
-    engine pod has said in the new way that it is ready. `crashing`: some engine ends by itself, again and again.
+    `needs`: of the pod that holds most. `engine`, `miner`: the Deployments that run, if they do; of a pool whose
+    engines are groups what `deployment_of` says of them. `others`: the other pools' `rollout_of`. `now` in UTC.
+    `legacy`: pods of the release before are still there, which can't be told of changes any more, not even of a
+    rollback: such an update waits for its turn, but for no window. `reported`: some engine pod has said in the new way
+    that it is ready. `crashing`: some engine ends by itself, again and again.
     """
     planned, update, tuning = plan_engine(
         pool, images, needs=needs, engine=engine, now=now, legacy=legacy, crashing=crashing
@@ -101,6 +103,8 @@ def build_children(
             miner_deployment = held_back(miner_deployment, miner)
     elif miner is not None and miner_waits(miner_deployment, miner, update):
         miner_deployment = held_back(miner_deployment, miner)
+    group = pool.spec.engine.group
+    engines = engine_deployment if group is None else group_of(engine_deployment, nodes=group.nodes)
     manifests = (
         build_engine_service_account(pool),
         build_miner_service_account(pool),
@@ -113,7 +117,7 @@ def build_children(
         build_service(pool),
         build_engine_budget(pool),
         build_miner_budget(pool),
-        engine_deployment,
+        engines,
         miner_deployment,
     )
     return Children(

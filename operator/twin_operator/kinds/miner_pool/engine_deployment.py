@@ -1,7 +1,13 @@
-"""Deployment P-engine: vLLM behind a Unix socket and the agent beside it, or the agent alone before an endpoint."""
+"""Deployment P-engine: vLLM behind a Unix socket and the agent beside it, or the agent alone before an endpoint.
+
+An engine is spread over all GPUs of its pod by tensor parallelism. With `engine.group` the pod is the leader of
+several: tensors are split within each node and layers between the nodes, as vLLM advises (pipeline parallelism), and
+`engine_group` makes a LeaderWorkerSet of what is built here.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from pydantic import ValidationError
@@ -27,6 +33,7 @@ from twin_operator.kinds.podspec.parts import (
     container_security,
     empty_dir,
     env,
+    gpus,
     identity_env,
     labels,
     mount,
@@ -71,6 +78,15 @@ SPECIALIZE_FLAG: Final = "--specialize-active-lora"
 _SLOTS: Final = "--max-loras="
 _RANK: Final = "--max-lora-rank="
 _AT_HAND: Final = "--max-cpu-loras="
+_SETS_PARALLEL: Final = re.compile(r"--(tensor|pipeline|data)[-_]parallel[-_]size(=|$)")
+"""Who sets one of them in engine.args knows how the model is to be split."""
+SHARED_MEMORY: Final = 2
+"""GiB for each GPU: through /dev/shm the processes of an engine hand on what they compute."""
+LEADER_ADDRESS: Final = "LWS_LEADER_ADDRESS"
+"""Variables that the LeaderWorkerSet's controller sets in the containers of a group."""
+GROUP_INDEX: Final = "leaderworkerset.sigs.k8s.io/group-index"
+"""Label of a group's pods."""
+GROUP_VARIABLE: Final = "ENGINE_GROUP"
 # Processes of one engine talk over sockets, which gloo, NCCL and vLLM's executor bind to the pod's own address unless
 # told otherwise: a dozen ports that any pod could reach.
 _LOOPBACK_ENV: Final = (
@@ -176,9 +192,9 @@ def _engine_pod(pool: Pool, images: Images, *, tuning: EngineTuning) -> Manifest
         "volumes": [
             empty_dir("tmp", size=ENGINE_SCRATCH),
             empty_dir("agent-tmp", size="256Mi"),
-            empty_dir("shm", memory=True, size="2Gi"),
+            empty_dir("shm", memory=True, size=f"{SHARED_MEMORY * max(1, gpus(pool))}Gi"),
             empty_dir("run", size="16Mi"),
-            empty_dir("adapters", size=adapters_size(pool)),
+            _adapters_volume(pool),
             models_volume(pool),
             *cache_volume(pool),
             *claim_volumes(claims_of(pool)),
@@ -188,6 +204,36 @@ def _engine_pod(pool: Pool, images: Images, *, tuning: EngineTuning) -> Manifest
             *added_volumes(pool.spec.engine.pod),
         ],
     }
+
+
+def _adapters_volume(pool: Pool) -> Manifest:
+    """Return where the pod's adapters lie: on every node of a group the same."""
+    group = pool.spec.engine.group
+    if group is None:
+        return empty_dir("adapters", size=adapters_size(pool))
+    return {"name": "adapters", "persistentVolumeClaim": {"claimName": group.adapters_claim_name}}
+
+
+def _adapters_mount(pool: Pool, *, read_only: bool = False) -> Manifest:
+    """Return the mount of the adapters; of a claim each group has a folder of its own."""
+    mounted = mount("adapters", names.ADAPTERS_DIR, read_only=read_only)
+    return mounted if pool.spec.engine.group is None else {**mounted, "subPathExpr": f"{pool.name}/$({GROUP_VARIABLE})"}
+
+
+def _group_env(pool: Pool) -> list[Manifest]:
+    """Return the variable with the number of the pod's group, if it has one."""
+    if pool.spec.engine.group is None:
+        return []
+    label = {"apiVersion": "v1", "fieldPath": f"metadata.labels['{GROUP_INDEX}']"}
+    return [{"name": GROUP_VARIABLE, "valueFrom": {"fieldRef": label}}]
+
+
+def _network_env(pool: Pool) -> list[Manifest]:
+    """Return on which address an engine's processes listen to one another: the pod's own where they are of several."""
+    if pool.spec.engine.group is None:
+        return [env(name, value) for name, value in _LOOPBACK_ENV]
+    own = {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}
+    return [{"name": "VLLM_HOST_IP", "valueFrom": own}]
 
 
 def _endpoint_pod(pool: Pool, images: Images) -> Manifest:
@@ -225,7 +271,8 @@ def _engine_container(pool: Pool, images: Images, *, tuning: EngineTuning) -> Ma
         env("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "true"),
         env("VLLM_NO_USAGE_STATS", "1"),
         env("HF_HUB_OFFLINE", "1"),
-        *(env(name, value) for name, value in _LOOPBACK_ENV),
+        *_network_env(pool),
+        *_group_env(pool),
         *(env(name, value) for name, value in (_CPU_ENV if on_cpu else ())),
     ]
     return {
@@ -250,7 +297,7 @@ def _engine_container(pool: Pool, images: Images, *, tuning: EngineTuning) -> Ma
             mount("tmp", "/tmp"),  # noqa: S108
             mount("shm", "/dev/shm"),  # noqa: S108
             mount("run", names.ENGINE_RUN_DIR),
-            mount("adapters", names.ADAPTERS_DIR, read_only=True),
+            _adapters_mount(pool, read_only=True),
             *([] if is_in_image(pool) else [mount("models", names.MODELS_DIR, read_only=True)]),
             *cache_mount(pool, read_only=True),
             *claim_mounts(claims_of(pool), [claim_in(pool.spec.base_model.uri)]),
@@ -277,12 +324,25 @@ def engine_arguments(pool: Pool, *, tuning: EngineTuning) -> list[str]:
         f"{_SLOTS}{tuning.max_loras}",
         f"{_RANK}{tuning.max_lora_rank}",
         *([] if any(OWN_AT_HAND.match(each) for each in engine.args or []) else [f"{_AT_HAND}{tuning.max_cpu_loras}"]),
+        *_parallelism(pool),
         *([SPECIALIZE_FLAG] if tuning.specialize_active_lora else []),
         # Its values stand for themselves, up to the next flag.
         *([TARGETS_FLAG, *ATTENTION_MODULES] if tuning.lora_targets is LoraTargets.ATTENTION else []),
         *([f"--max-model-len={engine.max_model_length}"] if engine.max_model_length else []),
         f"--shutdown-timeout={spec.drain_seconds}",
     ]
+
+
+def _parallelism(pool: Pool) -> list[str]:
+    """Return over how many GPUs of a node an engine is spread, and over how many nodes."""
+    per_node, group = gpus(pool), pool.spec.engine.group
+    found = []
+    if not any(_SETS_PARALLEL.match(argument) for argument in pool.spec.engine.args or []):
+        found += [f"--tensor-parallel-size={per_node}"] if per_node > 1 else []
+        found += [f"--pipeline-parallel-size={group.nodes}"] if group is not None else []
+    if group is not None:
+        found += [f"--nnodes={group.nodes}", "--node-rank=0", f"--master-addr=$({LEADER_ADDRESS})"]
+    return found
 
 
 def _told_of_engine(pool: Pool, tuning: EngineTuning) -> list[Manifest]:
@@ -322,7 +382,7 @@ def _agent_container(pool: Pool, images: Images, *, tuning: EngineTuning | None 
         "image": pool.spec.miner.image or images.neuron,
         "imagePullPolicy": "IfNotPresent",
         "command": ["python", "-m", "neurons.agent"],
-        "env": [*identity_env(pool), env("DRAIN_SECONDS", str(pool.spec.drain_seconds)), *source],
+        "env": [*identity_env(pool), *_group_env(pool), env("DRAIN_SECONDS", str(pool.spec.drain_seconds)), *source],
         **store_credentials(pool),
         "ports": [
             {"name": "agent", "containerPort": names.AGENT_PORT, "protocol": "TCP"},
@@ -342,7 +402,7 @@ def _agent_container(pool: Pool, images: Images, *, tuning: EngineTuning | None 
         "volumeMounts": [
             mount("agent-tmp", "/tmp"),  # noqa: S108
             mount("run", names.ENGINE_RUN_DIR),
-            mount("adapters", names.ADAPTERS_DIR),
+            _adapters_mount(pool),
             *model_mounts,
             *claim_mounts(of_pod, claims),
             *store_secret_mount(pool),

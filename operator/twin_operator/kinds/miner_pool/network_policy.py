@@ -1,4 +1,7 @@
-"""Who may open connections to the pods: the pool's miners to agents, anybody to miners, Prometheus to their metrics."""
+"""Who may open connections to the pods: the pool's miners to agents, anybody to miners, Prometheus to their metrics.
+
+The pods of engines that span several nodes talk to one another at ports that vLLM and NCCL choose, without a key.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,19 @@ from bettertherapy_api import names
 from twin_operator.domain.objects import Pool
 from twin_operator.engine.resources import NETWORK_POLICY, Manifest
 from twin_operator.kinds.podspec.metrics_access import metrics_rule
-from twin_operator.kinds.podspec.parts import labels, selector_labels
+from twin_operator.kinds.podspec.parts import labels, of_engines, selector_labels
 
 
 def build_engine_network_policy(pool: Pool) -> Manifest:
     """Return the engine pods' policy. Probes of the kubelet are always let through."""
     miners = [{"podSelector": {"matchLabels": selector_labels(pool, "miner")}}]
     doors = {"from": miners, "ports": [_port(names.AGENT_PORT)]}
-    return _policy(
-        pool,
-        names.engine_name(pool.name),
-        "engine",
-        [doors, _metrics(pool)],
-    )
+    rules = [doors, _metrics(pool)]
+    if pool.spec.engine.group is not None:
+        rules.append({"from": [{"podSelector": of_engines(pool)}]})
+    made = _policy(pool, names.engine_name(pool.name), "engine", rules)
+    made["spec"]["podSelector"] = of_engines(pool)
+    return made
 
 
 def build_miner_network_policy(pool: Pool) -> Manifest:

@@ -33,7 +33,30 @@ def pool_notices(before: Manifest, after: Manifest) -> list[Notice]:
             notices.append(Notice(reason=name, note=message, kind="Warning", occasion=occasion))
         elif (kind, reason) in _WARNED:
             notices.append(Notice(reason=reason, note=message, kind="Warning", occasion=occasion))
-    return [*notices, *_size_notices(before, after)]
+    return [*notices, *_size_notices(before, after), *_slow_notices(before, after)]
+
+
+def _slow_notices(before: Manifest, after: Manifest) -> list[Notice]:
+    """Return an event for each engine pod that was found to be slow, and for each that is trusted again."""
+    known, now = (
+        {(each["uid"], each["since"]): each for each in status.get("slowReplicas") or []} for status in (before, after)
+    )
+    found = [
+        Notice(
+            reason=Reason.SLOW_REPLICA, kind="Warning", occasion=f"{uid}/{since}",
+            note=f"engine pod {now[uid, since]['pod']} takes more than twice as long for a token as the others under "
+            f"like load: twins placed on it move to the others, as far as those have LoRA slots",
+        )
+        for uid, since in now.keys() - known.keys()
+    ]  # fmt: skip
+    over = [
+        Notice(
+            reason="ReplicaTriedAgain", occasion=f"{uid}/{since}",
+            note=f"engine pod {known[uid, since]['pod']}, which was slow since {since}, is gone, or gets twins again",
+        )
+        for uid, since in known.keys() - now.keys()
+    ]  # fmt: skip
+    return [*found, *over]
 
 
 def _size_notices(before: Manifest, after: Manifest) -> list[Notice]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Final
 
 from bettertherapy_api import names
+from bettertherapy_api.miner_pool import MOST_SLOW, SlowReplica
 from bettertherapy_api.report import AdapterState, PodReport
 from bettertherapy_api.routing import Adapter, TwinEntry
 from twin_operator.domain.objects import Pool
@@ -18,13 +20,16 @@ from twin_operator.domain.scaling import Outlook, Unmeasured
 from twin_operator.domain.sizing import Sizing, size
 from twin_operator.domain.tuning import Decision, Needs, tuning_finding, tuning_status
 from twin_operator.engine.conditions import Condition, Finding
-from twin_operator.engine.resources import DEPLOYMENT, Manifest
+from twin_operator.engine.resources import DEPLOYMENT, LEADER_WORKER_SET, Manifest
 from twin_operator.kinds.miner_pool.children import Children, OtherRollouts, build_children
 from twin_operator.kinds.miner_pool.engine_needs import is_crashing
 from twin_operator.kinds.miner_pool.engine_update import held_back
 from twin_operator.kinds.miner_pool.scaling_watch import NOT_CONFIGURED
 from twin_operator.kinds.world import Published
 from twin_operator.settings import Images
+
+RUNS_PODS: Final = frozenset({DEPLOYMENT.kind, LEADER_WORKER_SET.kind})
+"""Kinds of children that make a pool's pods."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +68,10 @@ class Gathered:
     """What the pod needs of its engine that holds most."""
     tuning: Decision | None = None
     """How engines are started for that; None where it was not decided."""
+    no_groups: bool = False
+    """Its engines are to span several nodes, and the cluster has no LeaderWorkerSets."""
+    slow: tuple[SlowReplica, ...] | None = None
+    """Pods that are slower than the others; None where none is compared."""
 
 
 def plan_children(gathered: Gathered, images: Images, pace: Pace, *, now: datetime) -> Children:
@@ -76,8 +85,8 @@ def plan_children(gathered: Gathered, images: Images, pace: Pace, *, now: dateti
     )  # fmt: skip
     if gathered.out_of_bounds is not None:
         # Nothing is begun that it names now. The engines that it had go on, as many as are needed: patients ask them.
-        kept = [each for each in planned.manifests if each["kind"] != DEPLOYMENT.kind]
-        if gathered.engine is not None:
+        kept = [each for each in planned.manifests if each["kind"] not in RUNS_PODS]
+        if gathered.engine is not None and pool.spec.engine.group is None:
             name = names.engine_name(pool.name)
             kept += [
                 held_back(each, gathered.engine)
@@ -85,6 +94,11 @@ def plan_children(gathered: Gathered, images: Images, pace: Pace, *, now: dateti
                 if each["kind"] == DEPLOYMENT.kind and each["metadata"]["name"] == name
             ]
         return Children(manifests=tuple(kept), held=None, sizing=sizing if gathered.engine is not None else None)
+    if gathered.no_groups:
+        return replace(
+            planned, sizing=sizing,
+            manifests=tuple(each for each in planned.manifests if each["kind"] != LEADER_WORKER_SET.kind),
+        )  # fmt: skip
     return replace(planned, sizing=sizing)
 
 
@@ -111,9 +125,10 @@ def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
     conditions = pool_conditions(
         Situation(
             pool=pool, facts=facts, lora_twins=lora_twins, problem=gathered.out_of_bounds or gathered.refused,
+            no_groups=gathered.no_groups,
             unpublished=gathered.unpublished, access_missing=gathered.access_missing,
             update_waits=Finding(gathered.held.reason, gathered.held.message) if gathered.held else None,
-            sizing=gathered.sizing,
+            sizing=gathered.sizing, slow=gathered.slow,
         )
     )  # fmt: skip
     tuned = pool.tuning
@@ -135,6 +150,8 @@ def plan_status(gathered: Gathered) -> tuple[Manifest, list[Condition]]:
         "desiredReplicas": gathered.sizing.replicas if gathered.sizing is not None else None,
         "scalingHistory": [record.to_dict() for record in history] or None,
         "saturation": gathered.saturation,
+        "slowReplicas": [each.model_dump(mode="json", by_alias=True) for each in (gathered.slow or ())[:MOST_SLOW]]
+        or None,
         "replicas": len(facts.present),
         "readyReplicas": len(ready),
         "readySummary": f"{len(ready)}/{pool.replicas}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bettertherapy_api import names
 from twin_operator.domain.objects import Pool
 from twin_operator.engine.resources import POD_DISRUPTION_BUDGET, Manifest
-from twin_operator.kinds.podspec.parts import labels, selector_labels
+from twin_operator.kinds.podspec.parts import labels, of_engines, selector_labels
 
 
 def build_engine_budget(pool: Pool) -> Manifest | None:
@@ -13,7 +13,9 @@ def build_engine_budget(pool: Pool) -> Manifest | None:
     asked = pool.spec.disruption
     if asked is None and pool.replicas <= 1:
         return None
-    return _budget(pool, names.engine_name(pool.name), "engine", asked.max_unavailable if asked else 1)
+    made = _budget(pool, names.engine_name(pool.name), "engine", asked.max_unavailable if asked else 1)
+    made["spec"]["selector"] = of_engines(pool)  # who takes a worker takes its group
+    return made
 
 
 def build_miner_budget(pool: Pool) -> Manifest | None:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from bettertherapy_api import names
-from bettertherapy_api.miner_pool import MinerPoolStatus
+from bettertherapy_api.miner_pool import MinerPoolStatus, SlowReplica
 from bettertherapy_api.task_states import tasks_name
 from twin_operator.domain.activity import Activity
 from twin_operator.domain.appearances import conditions_said
 from twin_operator.domain.bounds import Bounds, pool_out_of_bounds
+from twin_operator.domain.engine_groups import deployment_of
 from twin_operator.domain.objects import Pool, Unreadable
 from twin_operator.domain.pool_checks import no_tokens
 from twin_operator.domain.pool_update import Pace, Rollout
@@ -21,7 +22,7 @@ from twin_operator.domain.unreadable import conditions_of
 from twin_operator.engine.apply import ApplyOutcome, Owner
 from twin_operator.engine.conditions import Condition, Finding, conditions_in
 from twin_operator.engine.reconcile import Reconciler, Report, Tools
-from twin_operator.engine.resources import CONFIG_MAP, DEPLOYMENT, Key, Manifest
+from twin_operator.engine.resources import CONFIG_MAP, DEPLOYMENT, LEADER_WORKER_SET, Key, Manifest
 from twin_operator.engine.status import StatusFields
 from twin_operator.engine.store import Entry
 from twin_operator.errors import ApiError
@@ -31,7 +32,7 @@ from twin_operator.kinds.miner_pool.children import Children, rollout_of
 from twin_operator.kinds.miner_pool.engine_needs import needs_of
 from twin_operator.kinds.miner_pool.former_release import former_report, former_routing
 from twin_operator.kinds.miner_pool.notices import pool_notices, restart_notices
-from twin_operator.kinds.miner_pool.plan import Gathered, plan_children, plan_status
+from twin_operator.kinds.miner_pool.plan import RUNS_PODS, Gathered, plan_children, plan_status
 from twin_operator.kinds.miner_pool.scaling_watch import ScalingWatch, is_measured
 from twin_operator.kinds.resources import MINER_POOL, ROUTING_SLICE
 from twin_operator.kinds.watched import OWNER
@@ -61,11 +62,15 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
     def __init__(
         self, tools: Tools, *, world: World, images: Images, pace: Pace, bounds: Bounds | None = None,
         load: ScalingWatch | None = None, busy: Callable[[Pool], Activity | None] = lambda pool: None,
+        slow: Callable[[Pool], tuple[SlowReplica, ...] | None] = lambda pool: None,
     ) -> None:  # fmt: skip
-        """Without `load`, no pool's load is known, without `busy` not which twins are in use."""
+        """Without `load`, no pool's load is known, without `busy` not which twins are in use; without `slow`, none of
+        its pods is compared with the others.
+        """
         super().__init__(tools)
         self._load = load
         self._busy = busy
+        self._slow = slow
         self._world = world
         self._images = images
         self._pace = pace
@@ -80,7 +85,8 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
         namespace, name = entry.key.namespace, entry.key.name
         for secrets in (self._access, self._pool_tokens):
             secrets.forget(entry.manifest["metadata"]["uid"])
-        self._blocked.discard(Key(DEPLOYMENT.kind, namespace, names.engine_name(name)))
+        for kind in RUNS_PODS:
+            self._blocked.discard(Key(kind, namespace, names.engine_name(name)))
         self._world.access_missing.pop((namespace, name), None)
 
     def unreadable(self, entry: Entry) -> Sequence[Condition] | None:
@@ -99,13 +105,15 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
             published=self._world.published(pool),
             needs=self._needs(pool),
             unpublished=self._world.unpublished_trouble(pool),
-            engine=self._deployment(pool, names.engine_name(pool.name)),
+            engine=self._engines(pool),
+            no_groups=self._world.lacks_groups(pool),
             miner=self._deployment(pool, names.miner_name(pool.name)),
             others=lambda: self._rollouts_beside(pool),
             legacy=self._legacy(pool),
             out_of_bounds=self._out_of_bounds(pool),
             load=load.seen(pool) if load is not None else None,
             saturation=self._saturation(pool, load) if load is not None else None,
+            slow=self._slow(pool),
             said=tuple(conditions_in(self._status(pool), ("ScalingActive", "MetricsAvailable"))),
         )
 
@@ -136,7 +144,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
             # update out of them, makes them look unfinished for a moment.
             told_of_tasks = key.kind == CONFIG_MAP.kind and key.name == tasks_name(gathered.pool.name)
             former = key.kind == CONFIG_MAP.kind and key.name in gathered.legacy
-            as_it_runs = key.kind == DEPLOYMENT.kind and gathered.out_of_bounds is not None
+            as_it_runs = key.kind in RUNS_PODS and (gathered.out_of_bounds is not None or gathered.no_groups)
             return key.kind == ROUTING_SLICE.kind or told_of_tasks or former or as_it_runs
 
         owner = Owner.of(entry.manifest)
@@ -169,7 +177,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
 
     def _note_blocked(self, pool: Pool, outcome: ApplyOutcome) -> None:
         """Remember whether the engines' Deployment could be written: nobody need wait for one that can't."""
-        engine = Key(DEPLOYMENT.kind, pool.namespace, names.engine_name(pool.name))
+        engine = engines_key(pool)
         failed = {refusal.key for refusal in outcome.refusals} | {key for key, _ in outcome.failures}
         if outcome.namespace_ends or engine in failed or engine in outcome.conflicts:
             self._blocked.add(engine)
@@ -202,6 +210,11 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
         for notice in restart_notices(facts, since=datetime.now(UTC) - _RECENT):
             await self.tools.events.post(entry.manifest, notice)
 
+    def _engines(self, pool: Pool) -> Manifest | None:
+        """Return the engines' Deployment that runs; of groups, what their leaders would be as one."""
+        found = self.store.get(engines_key(pool))
+        return found if pool.spec.engine.group is None else deployment_of(found)
+
     def _deployment(self, pool: Pool, name: str) -> Manifest | None:
         return self.store.get(Key(DEPLOYMENT.kind, pool.namespace, name))
 
@@ -212,9 +225,9 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
         return [
             rollout_of(
                 other, self._images, needs=self._needs(other),
-                engine=self._deployment(other, names.engine_name(other.name)), now=now,
+                engine=self._engines(other), now=now,
                 legacy=bool(self._legacy(other)),
-                blocked=Key(DEPLOYMENT.kind, other.namespace, names.engine_name(other.name)) in self._blocked
+                blocked=engines_key(other) in self._blocked
                 or self._out_of_bounds(other) is not None,
             )
             for other in others
@@ -242,6 +255,12 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
         deployments = (facts.engine_deployment, facts.miner_deployment)
         rolled = all(each.follows_slices and each.rolled_out for each in deployments)
         return frozenset() if rolled else there
+
+
+def engines_key(pool: Pool) -> Key:
+    """Return which object makes the pool's engine pods."""
+    kind = DEPLOYMENT.kind if pool.spec.engine.group is None else LEADER_WORKER_SET.kind
+    return Key(kind, pool.namespace, names.engine_name(pool.name))
 
 
 def refused_children(outcome: ApplyOutcome) -> Finding | None:

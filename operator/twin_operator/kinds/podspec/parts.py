@@ -7,10 +7,15 @@ from typing import Final
 from bettertherapy_api import names
 from bettertherapy_api.schema import Resources
 from twin_operator.domain.objects import Pool, PoolRef, Validator
+from twin_operator.engine.compare import quantity
 from twin_operator.engine.resources import Manifest
 
 USER = 65532
 GPU = "nvidia.com/gpu"
+GPU_SUFFIX = "/gpu"
+"""Of the names under which vendors' device plugins offer GPUs: nvidia.com/gpu, amd.com/gpu."""
+ENGINE_WORKER: Final = "engine-worker"
+"""Component of the pods that compute with the leader of a group."""
 TOKEN_VOLUME = "api-token"  # noqa: S105  # the name of a volume
 TOKEN_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105
 TOKEN_SECONDS = 3600
@@ -23,6 +28,14 @@ CONTRACT: Final = {names.CONTRACT_ANNOTATION: names.CONTRACT}
 def selector_labels(pool: PoolRef, component: str) -> dict[str, str]:
     """Return the labels by which a component's pods are found; never changed, since a Deployment's selector can't."""
     return {names.LABEL_POOL: pool.name, names.LABEL_COMPONENT: component}
+
+
+def of_engines(pool: Pool) -> Manifest:
+    """Return the selector of all pods that a pool's engines compute in: of groups the workers too."""
+    if pool.spec.engine.group is None:
+        return {"matchLabels": selector_labels(pool, "engine")}
+    components = {"key": names.LABEL_COMPONENT, "operator": "In", "values": ["engine", ENGINE_WORKER]}
+    return {"matchLabels": {names.LABEL_POOL: pool.name}, "matchExpressions": [components]}
 
 
 def labels(pool: PoolRef, component: str) -> dict[str, str]:
@@ -146,6 +159,14 @@ def placement(pool: Pool) -> Manifest:
 def own_resources(given: Resources | None, default: Manifest) -> Manifest:
     """Return resources of a container of ours: the given ones whole, or the default."""
     return given.model_dump(mode="json", by_alias=True, exclude_none=True) if given else default
+
+
+def gpus(pool: Pool) -> int:
+    """Return the GPUs of one engine pod; 0 where it computes on CPUs, or asks for none by name."""
+    if pool.spec.engine.device != "GPU":
+        return 0
+    limits = container_resources(pool, pool.spec.resources).get("limits") or {}
+    return sum(int(quantity(amount) or 0) for name, amount in limits.items() if name.endswith(GPU_SUFFIX))
 
 
 def container_resources(pool: Pool, given: Resources | None) -> Manifest:

@@ -33,28 +33,31 @@ class Placing:
 NOWHERE: Final = Placing(by_twin={})
 
 
-def engine_pods(pool: Pool, facts: PoolFacts) -> dict[str, EnginePod]:
-    """Return the pods that twins can be placed on, by UID: those that are here to stay."""
+def engine_pods(pool: Pool, facts: PoolFacts, slow: Collection[str] = ()) -> dict[str, EnginePod]:
+    """Return the pods that twins can be placed on, by UID: those that are here to stay. `slow`: UIDs."""
     found = {}
     for pod in facts.present:
         report = facts.reports.get(pod.name)
         if report is None or not report.draining:
-            found[pod.uid] = EnginePod(uid=pod.uid, slots=pool.max_loras, ready=pod.name in facts.ready)
+            found[pod.uid] = EnginePod(
+                uid=pod.uid, slots=pool.max_loras, ready=pod.name in facts.ready, slow=pod.uid in slow
+            )
     return found
 
 
 def plan_placing(
-    world: World, pool: Pool, published: Published, uids: Collection[str], *, whole: bool, busy: Activity | None
-) -> Placing:
+    world: World, pool: Pool, published: Published, uids: Collection[str], *, whole: bool, busy: Activity | None,
+    slow: Collection[str] = (),
+) -> Placing:  # fmt: skip
     """Return where these twins are to be. `whole`: a look at all twins, which may move some for a better balance.
 
     Otherwise, and as long as it is not known how `busy` they are (None), who has a place keeps it, and who has none
-    gets one.
+    gets one. `slow`: UIDs of pods that give their twins away.
     """
     if pool.spec.engine.endpoint is not None:
         return NOWHERE  # what a server holds that runs already is not the operator's to say
     facts, entries = world.facts(pool.namespace, pool.name), published.entries()
-    pods = engine_pods(pool, facts)
+    pods = engine_pods(pool, facts, slow)
     names = {pod.uid: pod.name for pod in facts.present if pod.uid in pods}
     known = busy or UNMEASURED
     asked = {uid: demand for uid in uids if (demand := _demand(world, pool, uid, entries.get(uid), known)) is not None}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from bettertherapy_api import names
+from bettertherapy_api.miner_pool import SlowReplica
 from bettertherapy_api.routing import PodEntry, PoolHeader, TwinEntry
 from twin_operator.domain.activity import UNMEASURED, Activity
 from twin_operator.domain.objects import Pool, PoolRef, Twin, Unreadable, parsed
@@ -60,12 +61,14 @@ class RoutingReconciler:
         world: World,
         wake: Callable[[Key], None],
         busy: Callable[[Pool], Activity | None] = lambda pool: UNMEASURED,
+        slow: Callable[[Pool], Iterable[SlowReplica] | None] = lambda pool: None,
     ) -> None:
         self._api = api
         self._world = world
         self._store = world.store
         self._wake = wake
         self._busy = busy
+        self._slow = slow
         self._slices = SliceWriter(api=api, world=world)
         self._marked: dict[tuple[str, str], set[str] | None] = {}
         self._troubles: dict[tuple[str, str], dict[str, Trouble]] = {}
@@ -146,7 +149,10 @@ class RoutingReconciler:
         changes: dict[str, TwinEntry | None] = {}
         texts: dict[str, str] = {}
         locked = published.unreadable
-        placing = plan_placing(self._world, pool, published, uids, whole=marked is None, busy=self._busy(pool))
+        placing = plan_placing(
+            self._world, pool, published, uids, whole=marked is None, busy=self._busy(pool),
+            slow={each.uid for each in self._slow(pool) or ()},
+        )  # fmt: skip
         for uid in sorted(uids):
             twin = self._world.twin_of(uid)
             if uid in locked and twin is not None:

@@ -52,7 +52,9 @@ def answers_differently(change: Change) -> bool:
     return any(before.get(each) != after.get(each) for each in _DECIDES)
 
 
-_TOLD: Final = frozenset({"conditions", "observedGeneration", "activeVersion", "previousVersion", "history", "pods"})
+_TOLD: Final = frozenset(
+    {"conditions", "observedGeneration", "activeVersion", "previousVersion", "history", "pods", "baseline"}
+)
 """Fields of a twin's status that say what was seen. Nothing is decided by them: said once, they are said again."""
 
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from bettertherapy_api import names
-from twin_operator.engine.resources import CONFIG_MAP, DEPLOYMENT, JOB, POD
+from twin_operator.engine.resources import CONFIG_MAP, DEPLOYMENT, JOB, LEADER_WORKER_SET, POD
 from twin_operator.engine.store import Entry
 from twin_operator.kinds.resources import (
     CHILDREN,
     DOCTOR_TWIN,
     FINE_TUNE_RUN,
     MINER_POOL,
+    OPTIONAL_CHILDREN,
     POD_REPORT,
     PRIMARY,
     ROUTING_SLICE,
@@ -155,6 +156,7 @@ TRIGGERS: Final = (
     Trigger(of=DEPLOYMENT.kind, when=opens_or_closes, wakes=twins_of_owner_pool, why="patients ask them"),
     Trigger(of=DEPLOYMENT.kind, when=renews_its_pods, wakes=routing_of_owner_pool, why="agents may want tokens"),
     Trigger(of=DEPLOYMENT.kind, when=has_other_trouble, wakes=twins_of_owner_pool, why="it says why nothing answers"),
+    Trigger(of=LEADER_WORKER_SET.kind, when=opens_or_closes, wakes=twins_of_owner_pool, why="patients ask its leaders"),
     Trigger(of=POD_REPORT.kind, when=reports_of_its_pod, wakes=everything_of_owner_pool, why="it may serve"),
     Trigger(of=POD_REPORT.kind, when=reports_of_its_pod, wakes=owner_pool, why="its conditions tell of its engines"),
     Trigger(of=POD_REPORT.kind, when=stands_differently, wakes=owner_pool, why="its condition tells of its miners"),
@@ -164,7 +166,7 @@ TRIGGERS: Final = (
     Trigger(of=ROUTING_SLICE.kind, when=always, wakes=twins_published_differently, why="another version answers"),
     *(
         Trigger(of=resource.kind, when=change_of_value if resource is POD else always, wakes=wakes, why="a child")
-        for resource in (*CHILDREN, POD)
+        for resource in (*CHILDREN, *OPTIONAL_CHILDREN, POD)
         for wakes in (owner_pool, owner_run, owner_validator, owner_round)
     ),
 )  # fmt: skip

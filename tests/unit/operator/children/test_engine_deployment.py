@@ -326,3 +326,41 @@ def test_agents_are_told_whether_the_pool_takes_images() -> None:
         return [each["value"] for each in agent["env"] if each["name"] == "IMAGES"]
 
     assert (told(), told(images=True)) == ([], ["true"])
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        (None, []),
+        ({"limits": {"nvidia.com/gpu": 1}}, []),
+        ({"limits": {"nvidia.com/gpu": 4}}, ["--tensor-parallel-size=4"]),
+        ({"requests": {"nvidia.com/gpu": "8"}}, ["--tensor-parallel-size=8"]),
+        ({"limits": {"amd.com/gpu": 2, "memory": "64Gi"}}, ["--tensor-parallel-size=2"]),
+    ],
+)
+def test_an_engine_is_spread_over_all_gpus_of_its_pod(resources: Any, expected: list[str]) -> None:
+    spec = {"engine": {"device": "GPU"}, **({"resources": resources} if resources else {})}
+    arguments = containers(engine_pod(**spec))["engine"]["args"]
+    assert [each for each in arguments if "parallel-size" in each] == expected
+
+
+def test_an_engine_on_cpus_is_not_spread() -> None:
+    spec = {"engine": {"device": "CPU"}, "resources": {"limits": {"nvidia.com/gpu": 4}}}
+    assert not any("parallel" in each for each in containers(engine_pod(**spec))["engine"]["args"])
+
+
+@pytest.mark.parametrize(
+    "argument", ["--tensor-parallel-size=2", "--pipeline_parallel_size=4", "--data-parallel-size=4"]
+)
+def test_who_says_how_the_model_is_split_says_all_of_it(argument: str) -> None:
+    spec = {"engine": {"device": "GPU", "args": [argument]}, "resources": {"limits": {"nvidia.com/gpu": 4}}}
+    arguments = containers(engine_pod(**spec))["engine"]["args"]
+    assert [each for each in arguments if "parallel" in each] == [argument]
+
+
+@pytest.mark.parametrize(("gpus", "size"), [(1, "2Gi"), (8, "16Gi")])
+def test_shared_memory_grows_with_the_gpus(gpus: int, size: str) -> None:
+    pod = engine_pod(engine={"device": "GPU"}, resources={"limits": {"nvidia.com/gpu": gpus}})
+    (shared,) = [each for each in pod["volumes"] if each["name"] == "shm"]
+    assert shared["emptyDir"] == {"medium": "Memory", "sizeLimit": size}
+    assert {"name": "shm", "mountPath": "/dev/shm"} in containers(pod)["engine"]["volumeMounts"]
