@@ -275,6 +275,6 @@ async def test_a_doctor_and_an_operator_work_behind_the_sign_in(size: str, tmp_p
         await look(page, f"learned-{size}")
         await page.get_by_role("button", name="Sign out").click()
         await sign_in(OPERATOR)
-        await expect(page.get_by_text("There are no rounds yet")).to_be_visible(timeout=WAIT_MS)
+        await expect(page.get_by_text("Rounds are not shown here")).to_be_visible(timeout=WAIT_MS)
         await look(page, f"miners-{size}")
         assert complaints == []
