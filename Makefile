@@ -19,7 +19,7 @@ BIN := .venv/bin
 LOCAL := $(BIN)/python -m localcluster
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up down status kubeconfig test unit images release lint format generate lock bench clean
+.PHONY: help venv demo up down status kubeconfig test unit images release docs lint format generate lock bench clean
 .NOTPARALLEL:
 
 help: ## List the commands
@@ -71,6 +71,10 @@ release: venv ## Make the release VERSION= into dist/; pushes nothing
 	@$(if $(VERSION),,echo "say which: make release VERSION=1.2.3" >&2; exit 1)
 	@$(BIN)/python -m release $(VERSION) $(RELEASE_ARGS)
 
+docs: venv ## Build the documentation as a site into build/docs; a broken link fails
+	@$(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/docs-trees . build/docs
+	@printf 'build/docs/index.html\n'
+
 lint: venv ## ruff, mypy, layers, generated files
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -95,6 +99,7 @@ lock: venv ## Lock the requirements anew, with hashes
 	printf 'uv\n' | $(BIN)/uv pip compile - -q --no-header --no-annotate --generate-hashes --universal --python-version 3.11 -o requirements/bootstrap.txt
 	sed -i '1i # The installer of everything else. Locked by `make lock`.' requirements/bootstrap.txt
 	$(BIN)/uv pip compile requirements/dev.in -q --generate-hashes --universal --python-version 3.11 -o requirements/dev.txt
+	$(BIN)/uv pip compile requirements/docs.in -q --generate-hashes --universal --python-version 3.11 -c requirements/dev.txt -o requirements/docs.txt
 	$(BIN)/python -m imagebuilder lock
 
 bench: ## Measure the figures and print the tables

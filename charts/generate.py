@@ -1,4 +1,4 @@
-"""Makes what charts have of other files: values.schema.json, the README's table, shared templates, alerts, dashboards.
+"""Makes what charts have of other files: values.schema.json, tables in READMEs, shared templates, alerts, dashboards.
 
 `python charts/generate.py [--check]`.
 
@@ -9,6 +9,7 @@ that are a custom resource's spec. With --check nothing is written, and files th
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,7 @@ COPIES = {
 }
 """Files that two charts have alike, since a chart is packed alone: the copy and what it is of."""
 BEGIN, END = "<!-- values: made by charts/generate.py -->", "<!-- end of values -->"
+RIGHTS, END_OF_RIGHTS = "<!-- rights: made by charts/generate.py -->", "<!-- end of rights -->"
 
 Schema = dict[str, Any]
 """A JSON schema: its values are any JSON."""
@@ -150,6 +152,23 @@ def table(chart: str) -> str:
     return "\n".join(lines)
 
 
+def rights() -> str:
+    """Return the Markdown table of what the operator may do, by the chart's own rules."""
+    template = (CHARTS / "twin-operator" / "templates" / "_rules.tpl").read_text()
+    [defined] = re.findall(r'define "twin-operator\.rules" -}}\n(.*?)\n{{- end }}', template, re.DOTALL)
+    lines = ["| API group | resources | verbs |", "| --- | --- | --- |"]
+    for rule in yaml.safe_load(defined):
+        [group] = rule["apiGroups"]
+        resources = ", ".join(f"`{name}`" for name in rule["resources"])
+        lines.append(f"| {group or 'core'} | {resources} | {', '.join(rule['verbs'])} |")
+    return "\n".join(lines)
+
+
+def _between(text: str, begin: str, end: str, made: str) -> str:
+    head, _, rest = text.partition(begin)
+    return f"{head}{begin}\n{made}\n{end}{rest.partition(end)[2]}"
+
+
 def files() -> dict[Path, str]:
     """Return path and text of every generated file."""
     made: dict[Path, str] = {}
@@ -157,8 +176,9 @@ def files() -> dict[Path, str]:
         schema = {"$schema": "http://json-schema.org/draft-07/schema#", **resolve(schema_of(chart))}
         made[CHARTS / chart / "values.schema.json"] = json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
         readme = CHARTS / chart / "README.md"
-        head, _, rest = readme.read_text().partition(BEGIN)
-        made[readme] = f"{head}{BEGIN}\n{table(chart)}\n{END}{rest.partition(END)[2]}"
+        made[readme] = _between(readme.read_text(), BEGIN, END, table(chart))
+        if chart == "twin-operator":
+            made[readme] = _between(made[readme], RIGHTS, END_OF_RIGHTS, rights())
     for copy, source in COPIES.items():
         made[CHARTS / copy] = (CHARTS / source).read_text()
     operator = CHARTS / "twin-operator" / "files"

@@ -1,4 +1,4 @@
-"""Makes the tables of reasons in operations.md, metrics.md and the runbooks' heads: `docs/generate.py [--check]`.
+"""Makes the tables of reasons in operations.md, metrics.md, the runbooks' heads and list: `docs/generate.py [--check]`.
 
 The sentences are those of twin_operator.domain.reasons, the places those of twin_operator.domain.appearances; series
 and alerts are those of bettertherapy_api.metrics. With --check nothing is written, and files that differ are named.
@@ -119,10 +119,18 @@ def runbook(alert: Alert) -> str:
                    of=path.name)  # fmt: skip
 
 
+def runbooks_page() -> str:
+    """Return the list of runbooks."""
+    path = RUNBOOKS / "README.md"
+    made = "\n".join(f"- [{alert.name}]({alert.name}.md): {alert.summary}" for alert in ALERTS)
+    return between(path.read_text(), "<!-- alerts: made by docs/generate.py -->", "<!-- end of alerts -->", made,
+                   of=path.name)  # fmt: skip
+
+
 def pages() -> dict[Path, str]:
     """Return path and text of every page with something generated."""
     return {
-        PAGE: page(PAGE.read_text()), METRICS: metrics_page(),
+        PAGE: page(PAGE.read_text()), METRICS: metrics_page(), RUNBOOKS / "README.md": runbooks_page(),
         **{RUNBOOKS / f"{alert.name}.md": runbook(alert) for alert in ALERTS},
     }  # fmt: skip
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,13 +20,12 @@ import pytest
 from playwright.async_api import BrowserContext, Page, async_playwright, expect
 
 from neurons.validator.gateway.scrubbing import Clean
+from tests.browser import CHROMIUM, SIZES, needs_browser
 from tests.unit.gateway.rogue_miner import RogueMiner
 from tests.unit.pages.browsing import TWINS, kept, pages
 from tests.unit.pages.test_staff import DOCTOR, KEYS, OPERATOR, KnowsMaya
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
-SIZES = {"phone": {"width": 390, "height": 844}, "desk": {"width": 1280, "height": 900}}
 WAIT_MS = 60_000
 ANSWER = (
     "A headache that lasts two days is most often harmless.\n\n"
@@ -38,7 +36,7 @@ ANSWER = (
 OTHER_ANSWER = "Drink water and rest. If the headache gets worse or you have a fever, see a doctor."
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium fonts-lohit-deva"),
+    needs_browser,
     pytest.mark.timeout(600),
 ]
 
@@ -277,6 +275,6 @@ async def test_a_doctor_and_an_operator_work_behind_the_sign_in(size: str, tmp_p
         await look(page, f"learned-{size}")
         await page.get_by_role("button", name="Sign out").click()
         await sign_in(OPERATOR)
-        await expect(page.get_by_text("There are no rounds yet")).to_be_visible(timeout=WAIT_MS)
+        await expect(page.get_by_text("Rounds are not shown here")).to_be_visible(timeout=WAIT_MS)
         await look(page, f"miners-{size}")
         assert complaints == []

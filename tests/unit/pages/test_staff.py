@@ -63,7 +63,7 @@ async def test_each_key_opens_its_own_pages_and_no_others(tmp_path: Path) -> Non
         assert (await browser.get("/desk"))[0] == 403
         status, shown = await sign_in(browser, OPERATOR)
         assert status == 200
-        assert "There are no rounds yet" in shown
+        assert "Rounds are not shown here" in shown
         assert (await browser.get("/desk"))[0] == 403
         await browser.submit("/sign-out", {})
         assert (await browser.get("/miners"))[0] == 403
