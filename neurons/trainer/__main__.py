@@ -25,7 +25,7 @@ from bettertherapy_api.manifest import BaseModelEntry, Lineage
 from bettertherapy_api.run_progress import LastWord
 from neurons.groups import read_groups
 from neurons.store.model_record import hold_model, read_record
-from neurons.trainer.arguments import parser
+from neurons.trainer.arguments import keeps_graphs, parser
 from neurons.trainer.base import Base
 from neurons.trainer.dataset import added, read_dataset
 from neurons.trainer.errors import TrainerError
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None, *, termination_log: Path = TERM
 def _run(runs: Sequence[argparse.Namespace], termination_log: Path) -> int:
     ends = Ends(runs, preempted="told to end; another attempt goes on from what is kept in the store.")
     hold_model(runs[0].base_model)
-    base = Base(runs[0].base_model, several=ends.several)
+    base = Base(runs[0].base_model, keep_recordings=ends.several and keeps_graphs())
 
     def begin(options: argparse.Namespace) -> Underway:
         return Underway(options, _progress_of(options, elsewhere=ends.several), base=base, termination=ends.termination)

@@ -22,7 +22,13 @@ KL_WEIGHT: Final = 0.1
 MOST_KL_WEIGHT: Final = 10
 PROCESSES: Final = "TRAINER_PROCESSES"
 SHARDING_OF: Final = "TRAINER_SHARDING"
+KEEP_GRAPHS: Final = "TRAINER_KEEP_GRAPHS"
 """Variables of the environment, which a MinerPool's `fineTune.pod.env` sets for all of its trainers."""
+
+
+def keeps_graphs() -> bool:
+    """Tell whether CUDA graphs stay from one run to the next: off, until a GPU has shown that the same bytes come out."""
+    return os.environ.get(KEEP_GRAPHS, "").lower() in {"1", "true"}
 
 
 def parser() -> argparse.ArgumentParser:

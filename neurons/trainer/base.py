@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 class Base:
     """The base model in a local folder. Nothing is read before it is asked for."""
 
-    def __init__(self, folder: Path, *, several: bool = False) -> None:
-        """`several`: more than one run will train on it, so what a training records on it is kept for the next."""
+    def __init__(self, folder: Path, *, keep_recordings: bool = False) -> None:
+        """`keep_recordings`: what a training records on it is kept for the next."""
         self.folder = folder
-        self.recordings = Recordings() if several else None
+        self.recordings = Recordings() if keep_recordings else None
         self._model: Any = None
         self._as_read: _Looks | None = None
         self._tokenizers: dict[bool, Any] = {}

@@ -6,7 +6,7 @@ For minutes on a lent GPU: a line of JSON as soon as something is known, and the
 `--seconds`. Peak memory: of trainings as in tests.bench.training, by the trainer, by the trainer without its look at
 the largest batch first, and packed with Liger's kernels. Twins: the real `neurons.trainer run` with conversations as in
 tests.gpu.many_runs, in this process, on a model of dummy weights that is never written; then the last twin by itself,
-with nothing recorded before: it must publish the same bytes.
+with nothing recorded before: it must publish the same bytes. Set TRAINER_KEEP_GRAPHS=true to try kept graphs.
 """
 
 from __future__ import annotations

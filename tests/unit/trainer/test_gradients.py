@@ -183,11 +183,11 @@ def test_kernels_that_need_not_give_the_same_bits_are_another_form(base_model: P
 
 
 def test_a_base_model_that_is_read_anew_leaves_no_recordings(base_model: Path, plenty: list[bool]) -> None:
-    base = Base(base_model, several=True)
+    base = Base(base_model, keep_recordings=True)
     assert base.recordings is not None
     model = adapt(base.model(), settings=SETTINGS, parent=None)
     base.recordings.leave(Recorded(model), model, kl_weight=0.0)
     assert base.recordings._kept is not None
     base.release()
     assert base.recordings._kept is None
-    assert Base(base_model).recordings is None, "one run alone has no use for them"
+    assert Base(base_model).recordings is None, "kept only where somebody says so"
