@@ -27,7 +27,7 @@ KEEP_GRAPHS: Final = "TRAINER_KEEP_GRAPHS"
 
 
 def keeps_graphs() -> bool:
-    """Tell whether CUDA graphs stay from one run to the next: off, until a GPU has shown that the same bytes come out."""
+    """Tell whether CUDA graphs stay from run to run: off, until a GPU has shown that the same bytes come out."""
     return os.environ.get(KEEP_GRAPHS, "").lower() in {"1", "true"}
 
 
