@@ -71,7 +71,7 @@ release: venv ## Make the release VERSION= into dist/; pushes nothing
 	@$(if $(VERSION),,echo "say which: make release VERSION=1.2.3" >&2; exit 1)
 	@$(BIN)/python -m release $(VERSION) $(RELEASE_ARGS)
 
-docs: venv ## Build the documentation as a site into build/docs; a broken link fails
+docs: venv ## Build the documentation into build/docs; broken links fail
 	@$(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/docs-trees . build/docs
 	@printf 'build/docs/index.html\n'
 

@@ -63,7 +63,7 @@ def review_command(  # noqa: PLR0917 - Typer reads the options from here
 def approve_command(
     name: Name, namespace: Namespace = None, digest: Digest = None, wait: Wait = True, reach: Reach = HERE
 ) -> None:
-    """Let the version that waits, or one that a validator's task brought, answer patients.
+    """Let a version that waits, of a task too, answer patients.
 
     Read `kubectl twin review` before: from now on later versions are compared with this one, so that what it lost is
     no loss any more.
@@ -117,7 +117,7 @@ def reject_command(  # noqa: PLR0917 - Typer reads the options from here
     wait: Wait = True,
     reach: Reach = HERE,
 ) -> None:
-    """Refuse the version that waits, or one that a validator's task brought; it will never answer."""
+    """Refuse a version that waits, of a task too."""
     from kubectl_twin.decide import reject  # noqa: PLC0415
 
     with connect(reach) as api:

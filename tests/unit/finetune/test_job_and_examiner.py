@@ -90,6 +90,7 @@ def test_what_brings_a_candidate_understands_all_that_it_is_told() -> None:
         "delivered": own["delivered"], "adapter_digest": CHILD, "task": task, "parent_digest": PARENT,
         "dataset_uri": dataset["uri"], "dataset_digest": digest("d"), "held_out_uri": own["heldOut"]["uri"],  # type: ignore[index]
         "held_out_digest": digest("e"), "progress_configmap": None, "work_dir": None,
+        "parent_uri": "pvc://adapters/dr-a/a", "earlier": [],
     }  # fmt: skip
     examined = understood(candidate=own, dataset=dataset)
     assert (examined.trained_by, examined.dataset_digest, examined.held_out_digest) == (

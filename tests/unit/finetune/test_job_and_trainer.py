@@ -60,6 +60,8 @@ DEFAULTS = {
     "command": "run", "base_model_digest": None, "checkpoint_steps": 20, "work_dir": None,
     # A pool sets these by variables of `fineTune.pod.env`.
     "processes": None, "sharding": "auto",
+    # By the pool's engine.loraTargets.
+    "targets": "all-linear",
 }  # fmt: skip
 
 NEEDED = ["--run=r1", "--twin=dr-a", "--store=s", "--base-model=m", "--base-model-name=n", "--dataset-uri=d"]

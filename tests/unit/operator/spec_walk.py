@@ -81,6 +81,9 @@ OVERRIDES: Final[Mapping[str, Mapping[str, Any]]] = {
         f"FineTuneRun.candidate{part}": {"candidate": _CANDIDATE, "dataset": {"uri": _GIVEN, "digest": digest("d")}}
         for part in ("", *(f".{each}" for each in _CANDIDATE), ".heldOut.uri", ".heldOut.digest")
     },
+    "FineTuneRun.candidate.earlier": {
+        "candidate": {**_CANDIDATE, "earlier": [digest("c")]}, "dataset": {"uri": _GIVEN, "digest": digest("d")},
+    },
     "FineTuneRun.dataset.interactions": {"dataset": {"digest": digest("e"), "interactions": 5}},
 }  # fmt: skip
 """Where a rule wants partners: what is merged into the spec; None takes a field away."""
