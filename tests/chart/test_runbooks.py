@@ -14,7 +14,7 @@ from bettertherapy_api import names
 from kubectl_twin.program import app
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted((ROOT / "docs" / "runbooks").glob("*.md"))
+PAGES = sorted(path for path in (ROOT / "docs" / "runbooks").glob("*.md") if path.name != "README.md")
 BUILT_IN = {
     "pods", "pod", "lease", "networkpolicy", "events", "jobs", "validatingwebhookconfigurations",
     "mutatingwebhookconfigurations",

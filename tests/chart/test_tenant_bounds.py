@@ -133,8 +133,8 @@ REFUSED: dict[str, tuple[str, Spec, str]] = {
     "a gateway image": ("Validator", {**VALIDATOR, "gateway": {"image": "evil"}}, "the image evil"),
     "the pages' store": (
         "Validator",
-        {**VALIDATOR, "gateway": {"pages": {"origin": "https://a.example", "store": {"uri": "file:///etc"}}}},
-        "file:///etc",
+        {**VALIDATOR, "gateway": {"pages": {"origin": "https://a.example", "store": {"uri": "pvc://others/reviews"}}}},
+        "pvc://others/reviews",
     ),
 }  # fmt: skip
 FLAGS = (
