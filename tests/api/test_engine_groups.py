@@ -18,6 +18,7 @@ from twin_operator.domain.engine_groups import deployment_of
 from twin_operator.domain.objects import Pool, pool_from
 from twin_operator.domain.pool_facts import deployment_facts
 from twin_operator.domain.pool_update import Pace
+from twin_operator.domain.tuning import Needs
 from twin_operator.engine.api import Api
 from twin_operator.engine.apply import Owner, needs_apply, stamped
 from twin_operator.engine.resources import LEADER_WORKER_SET, Manifest
@@ -58,7 +59,7 @@ async def made(api: Api, namespace: str, **spec: Any) -> tuple[Pool, Owner]:
 def planned(pool: Pool, owner: Owner, live: Manifest | None) -> Manifest:
     images = Images(neuron="n:1", engine_gpu="g:1")
     built = build_children(
-        pool, images, adapters=0, engine=deployment_of(live), miner=None, others=tuple, pace=Pace(),
+        pool, images, needs=Needs(), engine=deployment_of(live), miner=None, others=tuple, pace=Pace(),
         now=datetime.now(UTC), legacy=False,
     )  # fmt: skip
     (group,) = [each for each in built.manifests if each["kind"] == LEADER_WORKER_SET.kind]

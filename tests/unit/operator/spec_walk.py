@@ -53,6 +53,7 @@ _CANDIDATE: Final = {
     "delivered": "pvc://deliveries/tasks", "deadline": _TASK["deadline"],
     "heldOut": {"uri": _GIVEN, "digest": digest("e")},
 }  # fmt: skip
+_GROUP: Final = {"device": "GPU", "group": {"nodes": 2, "adaptersClaimName": "b1"}}
 _WEIGHTS: Final = {"correctness": 40, "speed": 30, "satisfaction": 20, "participation": 10}
 OVERRIDES: Final[Mapping[str, Mapping[str, Any]]] = {
     "DoctorTwin.placement.replicas": {"placement": {"mode": "Spread", "replicas": 2}},
@@ -65,6 +66,8 @@ OVERRIDES: Final[Mapping[str, Mapping[str, Any]]] = {
         "endpoint": "http://gpu:8000", "secretRef": {"name": "b2"}, "device": None, "maxLoras": None,
     }},
     "MinerPool.engine.maxLoras": {"engine": {"maxLoras": 5}},
+    "MinerPool.engine.maxLoraRank": {"engine": {"maxLoraRank": 32}},
+    **{f"MinerPool.engine.group{part}": {"engine": _GROUP} for part in ("", ".nodes", ".adaptersClaimName")},
     "MinerPool.miner.externalAddress": {"miner": {"externalAddress": "1.1.1.1:80"}},
     "MinerPool.autoscaling.min": {"autoscaling": {"min": 1, "max": 2}},
     "Validator.chain": {"chain": {"network": "test"}},
