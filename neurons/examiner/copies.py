@@ -20,7 +20,7 @@ from bettertherapy_api import names
 from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest
 from neurons.examiner.likeness import Adapter, Likeness, compare
 from neurons.store import FolderNotFound, StoreError, fetch_adapter, join, local_folder, open_store
-from neurons.store.checks import WEIGHTS_FILE
+from neurons.store.checks import WEIGHTS_FILE, check_adapter
 from neurons.trainer.archive import Archive
 from neurons.trainer.errors import NearCopy, StoreFailed
 
@@ -34,13 +34,16 @@ trainings that differ in the order of their lines stays below: docs/decisions/00
 async def check_own_work(options: argparse.Namespace, archive: Archive, folder: Path) -> None:
     """Raise NearCopy for an adapter, in `folder`, that is nearly one of `options.earlier`.
 
-    Of these, what is neither among the deliveries any more nor in the twin's folder can't be compared, and what is no
-    adapter is nobody's work. Raises StoreFailed.
+    `folder` holds a sound one. Of the others, what is neither among the deliveries any more nor in the twin's folder
+    can't be compared, and what is no sound adapter is nobody's work. Raises StoreFailed.
     """
     if not options.earlier:
         return
-    async with _parent(options, archive, folder.parent) as parent:
+    try:
         own = await asyncio.to_thread(Adapter, folder)
+    except StoreError as error:
+        raise StoreFailed(f"what was delivered can't be compared: {error}", retryable=False) from error
+    async with _parent(options, archive, folder.parent) as parent:
         for digest in options.earlier:
             likeness = await _likeness(own, digest, parent, options=options, archive=archive, work=folder.parent)
             if likeness is not None and likeness.highest >= NEAR:
@@ -72,7 +75,7 @@ async def _likeness(
     """Return how alike an earlier version is; None where it can't be compared."""
     try:
         if (there := _delivered(options.delivered, digest, pvc_dir=archive.pvc_dir)) is not None:
-            return await asyncio.to_thread(lambda: compare(own, Adapter(there), parent))
+            return await asyncio.to_thread(lambda: compare(own, _looked_at(there), parent))
         uri = join(archive.uri, names.digest_hex(digest))
         if await _is_there(uri, archive):
             async with _fetched(uri, digest, archive, work) as folder:
@@ -86,6 +89,12 @@ async def _likeness(
         raise StoreFailed(f"what was delivered before can't be read: {error}", retryable=True) from error
     log.warning("%s is not there any more, so nothing is compared with it", digest)
     return None
+
+
+def _looked_at(folder: Path) -> Adapter:
+    """Return what another miner delivered, which nobody may have looked at yet. Raises StoreError, OSError."""
+    check_adapter(folder)
+    return Adapter(folder)
 
 
 def _delivered(uri: str, digest: str, *, pvc_dir: Path | None) -> Path | None:

@@ -29,6 +29,19 @@ from neurons.store.safetensors import NotSafetensors, Tensor, read_header
 _BLOCK: Final = 4096
 """Rows of a factor that are read at once."""
 _STORED: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E5M2": "u1", "F8_E4M3": "u1"}
+_ROUNDED: Final = {
+    "F64": 2.0**-22,
+    "F32": 2.0**-22,
+    "F16": 2.0**-10,
+    "BF16": 2.0**-7,
+    "F8_E5M2": 0.25,
+    "F8_E4M3": 0.125,
+}
+"""By so much of itself a product changes at most where both factors are stored anew in these digits, or where it is
+reckoned here in double precision."""
+MOST_RANK: Final = 2048
+"""Of one module: an adapter's is at most 512, and that of experts that share a parameter is all of theirs together.
+Three such take a gigabyte, of the two that this has."""
 
 Matrix = npt.NDArray[np.float64]
 
@@ -40,7 +53,9 @@ class Likeness:
     whole: float
     """The cosine over all modules, -1 to 1."""
     median: float
-    """The middle one of the modules' own: whoever changes some modules wildly moves the whole, and not this."""
+    """The middle one of the modules' own: whoever changes some modules wildly moves the whole, and not this.
+
+    Of those that either changes by more than its digits are rounded: that is the same for all that leave them alone."""
     modules: int
     """That either of them changes."""
 
@@ -88,9 +103,17 @@ class _Module:
     def rank(self) -> int:
         return self.a.rank
 
+    @property
+    def rounded(self) -> float:
+        """By how much of itself its product may change where it is stored."""
+        return max(_ROUNDED[self.a.tensor.dtype], _ROUNDED[self.b.tensor.dtype])
+
 
 class Adapter:
-    """An adapter in a folder, of which the header alone is held. Raises AdapterInvalid."""
+    """A sound adapter (`check_adapter`) in a folder, of which the header alone is held.
+
+    Raises AdapterInvalid, for a rank beyond `MOST_RANK` too.
+    """
 
     def __init__(self, folder: Path) -> None:
         where, path = str(folder), folder / WEIGHTS_FILE
@@ -109,6 +132,8 @@ def _module(path: Path, name: str, pair: Mapping[str, Tensor], config: LoraConfi
         a, b = pair["lora_A"], pair["lora_B"]
     except KeyError as error:
         raise AdapterInvalid(f"{path}: {name} has no {error.args[0]}. The adapter isn't whole.") from None
+    if (rank := a.shape[0]) > MOST_RANK:
+        raise AdapterInvalid(f"{path}: {name} has the rank {rank}, and at most {MOST_RANK} are compared.")
     return _Module(
         a=_Factor(path, a, long_first=False), b=_Factor(path, b, long_first=True), scale=config.scale_of(name)
     )
@@ -119,21 +144,23 @@ def compare(one: Adapter, other: Adapter, parent: Adapter | None) -> Likeness:
 
     A module that one of them changes alone counts as unlike; one that neither changes doesn't count.
     """
-    dot = first = second = 0.0
+    changed, dot, first, second = 0, 0.0, 0.0, 0.0
     cosines = []
     for name in sorted(one.modules.keys() | other.modules.keys()):
-        products = _products([each.modules.get(name) if each is not None else None for each in (one, other, parent)])
+        modules = [each.modules.get(name) if each is not None else None for each in (one, other, parent)]
+        products = _products(modules)
         if products is None:
+            changed += 1
             cosines.append(0.0)
             continue
         product, square, other_square = _of_differences(products)
         if square <= 0 and other_square <= 0:
             continue
-        dot, first, second = dot + product, first + square, second + other_square
-        cosines.append(_cosine(product, square, other_square))
-    if not cosines:
-        return Likeness(0.0, 0.0, 0)
-    return Likeness(_cosine(dot, first, second), float(np.median(cosines)), len(cosines))
+        changed, dot, first, second = changed + 1, dot + product, first + square, second + other_square
+        rounded = max(each.rounded for each in modules[:2] if each is not None)
+        if max(square, other_square) > rounded**2 * products[2, 2]:
+            cosines.append(_cosine(product, square, other_square))
+    return Likeness(_cosine(dot, first, second), float(np.median(cosines)) if cosines else 0.0, changed)
 
 
 def _of_differences(products: Matrix) -> tuple[float, float, float]:

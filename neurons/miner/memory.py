@@ -65,10 +65,12 @@ class RequestMemory:
         most_bytes: int,
         *,
         client_percent: int = 50,
+        large_percent: int = 100,
         client_requests: int = CLIENT_REQUESTS,
         process: str = "miner",
     ) -> None:
-        """`client_percent` is the most that one client may have of `most_bytes`, so that others have the rest.
+        """`client_percent` is the most that one client may have of `most_bytes`, so that others have the rest;
+        `large_percent`, the most of that that its bodies may have which are not small, where many ask as one client.
 
         `process`: what errors call it.
         """
@@ -77,6 +79,8 @@ class RequestMemory:
         self._requests: dict[str, int] = {}
         self.most = most_bytes
         self._most_of_client = max(most_bytes * client_percent // 100, REQUEST_BYTES + MAX_BODY_BYTES)
+        one = min(self._most_of_client, REQUEST_BYTES + _COPIES * MAX_BODY_BYTES)
+        self._most_of_large = max(self._most_of_client * large_percent // 100, one)
         self._clients: dict[str, int] = {}
         self.held = 0
         """Bytes that are counted now."""
@@ -108,16 +112,19 @@ class RequestMemory:
         else:
             self._clients.pop(client, None)
 
-    def check(self, client: str | None, size: int) -> None:
-        """Raise RequestError where so much more is too much: 429 where it is the client's, 503 where it is all's."""
+    def check(self, client: str | None, size: int, *, body: bool = False) -> None:
+        """Raise RequestError where so much more is too much: 429 where it is the client's, 503 where it is all's.
+
+        `body`: it is for a body that is to be read.
+        """
         if size <= 0:
             return
         own = self._clients.get(client, 0) if client is not None else 0
-        if client is not None and own + size > self._most_of_client:
+        most = self._most_of_large if body and size > SMALL_BYTES else self._most_of_client
+        if client is not None and own + size > most:
             raise overloaded(
-                f"requests of this client hold {own} bytes of this {self._process}'s memory already, of "
-                f"{self._most_of_client} that one client may have: send this one when others are answered, or a "
-                "shorter one",
+                f"requests of this client hold {own} bytes of this {self._process}'s memory already, of {most} that "
+                "one client may have for such: send this one when others are answered, or a shorter one",
                 retry_after=RETRY_AFTER_SECONDS,
             )
         percent = UNPROVEN_SMALL_PERCENT if size <= SMALL_BYTES else UNPROVEN_PERCENT
@@ -166,7 +173,7 @@ class RequestBytes:
         """
         if client is not None:
             self._belong(client)
-        self._resize(REQUEST_BYTES + _COPIES * _longest(request))
+        self._resize(REQUEST_BYTES + _COPIES * _longest(request), body=True)
         body = await read_body(request)
         self._resize(REQUEST_BYTES + _COPIES * len(body))
         return body
@@ -215,9 +222,9 @@ class RequestBytes:
         self._memory.begin(client)
         self._client = client
 
-    def _resize(self, size: int) -> None:
+    def _resize(self, size: int, *, body: bool = False) -> None:
         more = size - self._size
-        self._memory.check(self._client, more)
+        self._memory.check(self._client, more, body=body)
         self._memory.change(self._client, more)
         self._size = size
 

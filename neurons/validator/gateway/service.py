@@ -71,6 +71,9 @@ CHAIN_POLL_SECONDS: Final = 120.0
 LOCAL_POLL_SECONDS: Final = 5.0
 """A local subnet is nobody else's."""
 SECRET_BYTES: Final = 32
+LARGE_PERCENT: Final = 75
+"""Of a client's memory, for large bodies: the pages' visitors are one client, as an app's patients are, and some who
+send much and slowly must not keep out the small questions of the others."""
 
 
 class _StoppedEarlyError(Exception):
@@ -202,7 +205,9 @@ class GatewayService:
             server = GatewayServer(
                 keyring=keyring, chats=chats, feedback=feedback, roster=roster, twins=twins, metrics=self.metrics,
                 cors=Cors(settings.cors_origins), max_in_flight=settings.max_in_flight,
-                memory=RequestMemory(settings.request_memory_bytes, process="gateway"),
+                memory=RequestMemory(
+                    settings.request_memory_bytes, large_percent=LARGE_PERCENT, process="gateway"
+                ),
                 unread=unread_words(country=settings.country), pages=pages,
                 rounds=Rounds(self._rounds or _reader(recorder)), beside=self._beside, log=security_log,
                 by_https=(settings.pages_origin or "").startswith("https:"),

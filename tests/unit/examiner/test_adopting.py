@@ -7,16 +7,18 @@ import asyncio
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bettertherapy_api import names
-from bettertherapy_api.manifest import BaseModelEntry, Lineage, manifest_digest
+from bettertherapy_api.manifest import BaseModelEntry, FileEntry, Lineage, manifest_digest
 from bettertherapy_api.run_progress import RunStage
 from neurons.examiner import adopting
 from neurons.examiner.hidden import hidden_items, unseen
+from neurons.examiner.likeness import MOST_RANK
 from neurons.store import build_manifest, publish_adapter
 from neurons.trainer.archive import Archive
 from neurons.trainer.dataset import Dataset, parse_lines
@@ -57,13 +59,19 @@ class Delivered:
 
     def put(
         self, *, run: str = f"task-{TASK}", parent: str | None = PARENT, base: str = "tiny", at: str = "x",
-        task: str = TASK, entries: Entries | None = None,
+        task: str = TASK, entries: Entries | None = None, instead: Entries | None = None,
+        config: Mapping[str, object] | None = None,
     ) -> str:  # fmt: skip
         folder = self.folder / "made" / at
         write_lora(folder, entries)
         manifest = build_manifest(
             folder, base_model=BaseModelEntry(name=base), lineage=Lineage(run=run, parent_digest=parent)
         )
+        if instead is not None:  # as who writes manifests by hand
+            write_lora(folder, instead, **(config or {}))  # type: ignore[arg-type]
+            files = (FileEntry(path=path.name, digest=sha(path.read_bytes()), size=path.stat().st_size)
+                     for path in sorted(folder.iterdir()))  # fmt: skip
+            manifest = manifest.model_copy(update={"files": tuple(files)})
         data = manifest.to_bytes()
         (folder / "manifest.json").write_bytes(data)
         target = self.folder / "delivered" / task / names.digest_hex(manifest_digest(data))
@@ -235,6 +243,51 @@ def test_what_is_no_adapter_is_nobodys_work(delivered: Delivered) -> None:
     weights.write_bytes(b"nothing")
     mine = delivered.put(parent=parent, at="2", entries=lora(seed=1, dtype="F64"))
     assert delivered.adopt(mine, parent_digest=parent, earlier=[first])["digest"] == mine
+
+
+def unsound(kind: str) -> Entries:
+    """An adapter of a digest of its own that nothing looked at when it was delivered."""
+    entries = lora(seed=1)
+    a, b = (next(name for name in entries if f".lora_{side}." in name) for side in "AB")
+    _, (rank, inner), _ = entries[a]
+    _, (out, _), _ = entries[b]
+    if kind == "flat":
+        entries[a] = ("F32", (rank * inner,), bytes(4 * rank * inner))
+    elif kind == "ranks that differ":
+        entries[b] = ("F32", (out, rank + 1), bytes(4 * out * (rank + 1)))
+    elif kind == "empty":
+        entries[a], entries[b] = ("F32", (0, inner), b""), ("F32", (out, 0), b"")
+    elif kind == "infinite":
+        entries[a] = ("F32", (rank, inner), np.full(rank * inner, np.inf, "<f4").tobytes())
+    elif kind == "beyond double precision":
+        entries[a] = ("F64", (rank, inner), np.full(rank * inner, 1e300).tobytes())
+    return entries
+
+
+@pytest.mark.parametrize(
+    "kind", ["flat", "ranks that differ", "empty", "infinite", "beyond double precision", "alpha per huge rank"]
+)
+def test_what_was_made_to_break_a_comparison_takes_no_credit_from_who_came_later(
+    delivered: Delivered, kind: str
+) -> None:
+    parent = parent_of(delivered)
+    config = {"use_rslora": True, "rank_pattern": {"q_proj": 10**400}} if kind == "alpha per huge rank" else {}
+    first = delivered.put(run=f"task-{OTHER}", parent=parent, task=OTHER, at="1", instead=unsound(kind), config=config)
+    mine = delivered.put(parent=parent, at="2", entries=lora(seed=7))
+    assert delivered.adopt(mine, parent_digest=parent, earlier=[first])["digest"] == mine
+
+
+def test_a_rank_for_which_there_is_no_memory_is_not_compared(delivered: Delivered) -> None:
+    rank = MOST_RANK // 8 * 8 + 8
+    experts = {"model.layers.0.mlp.experts": (64, 64)}
+    wide = lora(experts, rank=rank, dtype="F16")
+    parent = parent_of(delivered)
+    first = delivered.put(run=f"task-{OTHER}", parent=parent, task=OTHER, at="1", entries=wide)
+    mine = delivered.put(parent=parent, at="2", entries=lora(seed=7))
+    assert delivered.adopt(mine, parent_digest=parent, earlier=[first])["digest"] == mine
+    own = delivered.put(parent=parent, at="3", entries=wide)
+    with pytest.raises(StoreFailed, match=r"can't be compared.*rank"):
+        delivered.adopt(own, parent_digest=parent, earlier=[mine])
 
 
 def test_without_the_version_that_it_began_from_nothing_is_said_of_a_miner(delivered: Delivered) -> None:

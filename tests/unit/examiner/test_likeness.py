@@ -153,6 +153,20 @@ def test_what_was_not_changed_says_nothing_and_what_one_changed_alone_is_unlike(
     assert compare(first, written(tmp_path / "3", lacking), None).modules == 2
 
 
+@pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16", "F8_E5M2"])
+def test_what_both_left_as_it_was_makes_no_two_trainings_alike(tmp_path: Path, dtype: str) -> None:
+    sizes = {f"model.layers.{number}.self_attn.q_proj": (64, 48 + number) for number in range(9)}
+    parent = drawn(1, sizes=sizes)
+    trained = "model.layers.0.self_attn.q_proj"
+    first, second = (
+        written(tmp_path / str(seed), parent | {trained: changed(parent, by=2, seed=seed)[trained]}, dtype=dtype)
+        for seed in (2, 3)
+    )
+    found = compare(first, second, written(tmp_path / "p", parent))
+    assert found.highest < 0.5, found
+    assert compare(first, first, written(tmp_path / "p", parent)).highest == pytest.approx(1)
+
+
 def test_modules_of_other_sizes_have_nothing_in_common(tmp_path: Path) -> None:
     small = drawn(1, sizes=dict.fromkeys(SIZES, (16, 16)))
     found = compare(written(tmp_path / "1", drawn(1)), written(tmp_path / "2", small), None)

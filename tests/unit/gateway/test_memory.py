@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from neurons.ledger import patient_digest
-from neurons.miner.memory import REQUEST_BYTES, cost_of
+from neurons.miner.memory import REQUEST_BYTES, RequestMemory, cost_of
 from neurons.miner.settings import MAX_BODY_BYTES
-from neurons.validator.gateway import settings
+from neurons.validator.gateway import service, settings
+from neurons.validator.gateway.chat import Chats
 from neurons.validator.gateway.keys import new_key
 from neurons.validator.gateway.request import parse
 from neurons.validator.gateway.sessions import MAX_ALL_CHARACTERS, MAX_CHARACTERS, Ids, Session, Sessions
@@ -104,6 +105,103 @@ async def test_what_visitors_of_the_pages_send_is_counted_too(tmp_path: Path) ->
         assert (await other.submit("/language", {"language": "ne"}))[0] == 200
         go_on.set()
         assert await slow == 400
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[RequestMemory]:
+    """What a gateway counts by, once it runs."""
+    made: list[RequestMemory] = []
+
+    def make(most: int, **settings: Any) -> RequestMemory:
+        made.append(RequestMemory(most, **settings))
+        return made[-1]
+
+    monkeypatch.setattr(service, "RequestMemory", make)
+    return made
+
+
+async def test_large_bodies_of_some_visitors_keep_no_small_question_of_others_out(
+    tmp_path: Path, counted: list[RequestMemory]
+) -> None:
+    body = json.dumps({"text": "x" * 100_000}).encode()
+    room = {"request_memory_bytes": 16 * MAX_BODY_BYTES}
+    async with (
+        pages(tmp_path, names=(), settings=room) as running,
+        running.browser() as browser,
+        running.browser() as other,
+    ):
+        await browser.get("/doctor/indra")
+        await other.get("/doctor/indra")
+        go_on = asyncio.Event()
+
+        async def slowly() -> Any:
+            yield body[:1000]
+            await go_on.wait()
+            yield body[1000:]
+
+        given = {"X-Form-Token": browser.token, "Content-Type": "application/json", "Content-Length": str(len(body))}
+
+        async def one() -> int:
+            async with browser.session.post("/doctor/indra/ask", data=slowly(), headers=given) as response:
+                return response.status
+
+        share, cost = 8 * MAX_BODY_BYTES, REQUEST_BYTES + 4 * len(body)
+        flood = [asyncio.create_task(one()) for _ in range(2 * share // cost)]
+        await eventually(lambda: sum(each.done() for each in flood) + counted[0].held // cost == len(flood))
+        assert {each.result() for each in flood if each.done()} == {429}
+        long = json.dumps({"text": "x" * 6_000})
+        # What the flood left of a share that it may take as a whole is less than this one takes.
+        assert counted[0].held + REQUEST_BYTES + 4 * len(long) < share - cost
+        assert (await other.submit("/language", {"language": "ne"}))[0] == 200
+        go_on.set()
+        await asyncio.gather(*flood)
+        assert counted[0].held == 0
+
+
+async def test_nothing_stays_counted_however_a_request_ends(
+    tmp_path: Path, counted: list[RequestMemory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = {"request_memory_bytes": 12 * MAX_BODY_BYTES}
+    miner = RogueMiner(gate=asyncio.Event())
+    async with gateway(tmp_path, names=(), rogues=[miner], settings=room) as running:
+        [memory] = counted
+        assert miner.gate is not None
+        miner.gate.set()
+        chat = ROUTES[0]
+
+        async def ended() -> None:
+            await eventually(lambda: (memory.held, memory.unproven, memory.of_client("clinic")) == (0, 0, 0))
+            assert running.metric("in_flight") == 0
+
+        assert (await running.ask())[0] == 200
+        await ended()
+        assert (await running.stream())[0] == 200
+        await ended()
+        for body, headers, status in (
+            (TINY, {}, 413), (b"{", {}, 400), (b"x", {"Content-Encoding": "gzip"}, 400),
+            (LARGE, {"Authorization": "Bearer nobody"}, 401),
+        ):  # fmt: skip
+            assert (await send(running, chat, body, **headers))[0] == status
+            await ended()
+        assert (await running.ask(model="nobody"))[0] == 404
+        await ended()
+        miner.gate.clear()
+        for leaving in (
+            lambda: send(running, chat, SlowBodies().one(), **{"Content-Length": str(len(LARGE))}),
+            running.ask,
+            running.stream,
+        ):
+            task = asyncio.create_task(leaving())
+            await eventually(lambda: memory.held > 0)
+            task.cancel()
+            await ended()
+
+        async def breaks(*_: Any, **__: Any) -> Any:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(Chats, "answer", breaks)
+        assert (await running.ask())[0] == 500
+        await ended()
 
 
 async def test_miners_large_answers_are_counted_with_their_question(tmp_path: Path) -> None:
