@@ -1,8 +1,9 @@
 """Takes away what miners delivered once nobody needs it: their task is settled, and so is every task beside it.
 
 A delivery is what a task is credited by, and what later reports from the same parent are held against, whether they are
-its copies. So it stays until all tasks of its twin and parent are settled. The version that a doctor may choose is
-another copy: an examination has brought it to the twin's own folder. What the ledger knows nothing of is left alone.
+its copies. So it stays until all tasks of its twin and parent are settled, or no round looks back at it any more. The
+version that a doctor may choose is another copy: an examination has brought it to the twin's own folder. What the
+ledger knows nothing of is left alone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Final
 
-from neurons.ledger import Ledger, LedgerDown, TaskState
+from neurons.ledger import Ledger, LedgerDown, Task, TaskState
 from neurons.ledger.rounds import TaskStates, tasks, tasks_by_id
 from neurons.store import StoreError
 from neurons.validator.gateway.deliveries import Deliveries
@@ -41,8 +42,8 @@ def is_settled(states: TaskStates, *, now_ms: int) -> bool:
         return True
     if TaskState.WITHDRAWN in said:
         return now_ms >= latest + EXAMINE_MS + SLACK_MS
-    if TaskState.FINISHED in said:  # no round examines it any more, and the last that did is over
-        return now_ms >= task.at_ms + TASK_DAYS * _DAY_MS + EXAMINE_MS + SLACK_MS
+    if TaskState.FINISHED in said:
+        return _is_past(task, now_ms=now_ms)
     return now_ms >= task.deadline_ms + SLACK_MS
 
 
@@ -50,7 +51,18 @@ def settled(known: Iterable[TaskStates], delivered: Collection[str], *, now_ms: 
     """Return the tasks of which what was delivered may go; `known` are these, and all that may still be examined."""
     known = {each.task.task_id: each for each in known}.values()
     needed = {_from(each) for each in known if not is_settled(each, now_ms=now_ms)}
-    return sorted(each.task.task_id for each in known if each.task.task_id in delivered and _from(each) not in needed)
+    return sorted(
+        each.task.task_id
+        for each in known
+        if each.task.task_id in delivered
+        and is_settled(each, now_ms=now_ms)
+        and (_from(each) not in needed or _is_past(each.task, now_ms=now_ms))
+    )
+
+
+def _is_past(task: Task, *, now_ms: int) -> bool:
+    """Tell whether no round examines it any more or holds others against it, and the last that did is over."""
+    return now_ms >= task.at_ms + TASK_DAYS * _DAY_MS + EXAMINE_MS + SLACK_MS
 
 
 def _from(states: TaskStates) -> tuple[str, str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,15 @@ def test_what_a_later_report_is_held_against_stays() -> None:
     then = states(task(2), ACCEPTED, FINISHED, TaskState.INCONCLUSIVE)
     assert settled([over, then, other], there, now_ms=now) == there
     assert settled([over, then, other], there[:1], now_ms=now) == there[:1]
+
+
+def test_a_twin_that_keeps_its_version_for_months_keeps_no_deliveries_that_rounds_look_at_no_more() -> None:
+    over = states(task(1), ACCEPTED, FINISHED, TaskState.PASSED)
+    end = BEGAN + TASK_DAYS * DAY + DAY + HOUR
+    newest = replace(task(2), at_ms=end - HOUR, deadline_ms=end + DAY)
+    there, open_ = [over.task.task_id], TaskStates(newest, ())
+    assert settled([over, open_], there, now_ms=end - 1) == []
+    assert settled([over, open_], there, now_ms=end) == there
 
 
 async def test_the_folder_of_a_settled_task_goes_and_all_others_stay(tmp_path: Path) -> None:
