@@ -250,6 +250,7 @@ class Agent:
 
     def _on_change(self, *, under_way: bool = False) -> None:
         self.proxy.draining = self.draining
+        self.roster.on_demand.stop(self.draining)
         self._look_at_readiness()
         self._look_at_slots()
         self._reporter.changed(under_way=under_way)

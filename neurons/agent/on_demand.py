@@ -50,6 +50,13 @@ class OnDemand:
         """Names that were asked for, the latest last."""
         self._waiting: Counter[str] = Counter()
         self._news = asyncio.Event()
+        self._stopping = False
+
+    def stop(self, stopping: bool) -> None:
+        """Let nobody wait while the pod drains: another pod is to be asked at once."""
+        if stopping != self._stopping:
+            self._stopping = stopping
+            self.changed()
 
     def update(self, twins: Mapping[str, TwinEntry], changed: Iterable[str]) -> set[str]:
         """Take the twins of these UIDs as they are now, or gone; return the served names whose adapter may differ."""
@@ -98,6 +105,8 @@ class OnDemand:
             adapter, keeper = self.adapter(name), self._keepers.get(name)
             if adapter is None or (keeper is not None and keeper.adapter.digest != adapter.digest):
                 return "gone"
+            if self._stopping:
+                return "late"
             if keeper is None and self.make_room(1):
                 self.used(name)
                 self._loader.start(adapter)

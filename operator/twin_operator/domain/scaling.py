@@ -36,6 +36,8 @@ STABLE_SECONDS: Final = 60.0
 """Knative's stable window; shorter where a pool's stabilization is."""
 ROOM: Final = 0.8
 """A smaller size must be loaded to this share of its targets at most."""
+FULL_PART: Final = 0.8
+"""An engine that runs this part of what miners give it at once is full: they keep an eighth for small twins."""
 OLD_SECONDS: Final = 30.0
 """So long without an answer, nothing is known of now; and what was before it doesn't count as an unbroken view."""
 _FALLS: Final = 2
@@ -147,8 +149,12 @@ class Decision:
     """With figures, for the history: empty where nothing is decided but to go on."""
 
 
-def observe(memory: Memory, look: Look, *, spec: Autoscaling, slots: int, replicas: int, now: float) -> Memory:
-    """Return the memory with one more look; `replicas` is the pool's size, `slots` one engine's LoRA slots."""
+def observe(
+    memory: Memory, look: Look, *, spec: Autoscaling, slots: int, replicas: int, now: float, most: int | None = None
+) -> Memory:
+    """Return the memory with one more look; `replicas` is the pool's size, `slots` one engine's LoRA slots, `most` the
+    requests that miners give one engine at once, None where they give it all.
+    """
     broken = memory.answered_at is None or now - memory.answered_at > OLD_SECONDS
     since = now if broken or memory.since is None else memory.since
     woken = memory.replicas == 0 and replicas > 0
@@ -169,7 +175,8 @@ def observe(memory: Memory, look: Look, *, spec: Autoscaling, slots: int, replic
     before = () if broken else tuple(each for each in memory.seen if each.at > now - window)
     # Of a slow scrape, too, two looks make the panic window.
     before = before or (memory.seen[-1:] if not broken else ())
-    memory = replace(memory, seen=(*before, _Seen(now, look)), saturated=_saturated(memory.saturated, look, spec))
+    saturated = _saturated(memory.saturated, look, spec, most)
+    memory = replace(memory, seen=(*before, _Seen(now, look)), saturated=saturated)
     wanted = max(_grow(memory, spec, slots).replicas, _shrink(memory, spec, slots, replicas).replicas, spec.min)
     oldest = now - spec.stabilization_seconds
     highs = [each for each in memory.highs if each.at > oldest and each.replicas > wanted]
@@ -319,12 +326,15 @@ def _is_active(memory: Memory, look: Look) -> bool:
     )
 
 
-def _saturated(before: float | None, look: Look, spec: Autoscaling) -> float | None:
-    """Return what one engine ran when requests queued in engines: rising at once, falling slowly.
+def _saturated(before: float | None, look: Look, spec: Autoscaling, most: int | None) -> float | None:
+    """Return what one engine ran when requests queued in engines, or at miners for full ones: rising at once, falling
+    slowly.
 
     At the beginning of a burst little runs yet.
     """
-    queued = look.waiting - look.held
+    # What miners hold while engines have places to give waits for something else: for a pod of its twin, say.
+    full = most is not None and look.running >= FULL_PART * most * look.measured
+    queued = look.waiting if full else look.waiting - look.held
     if not look.measured or look.running <= 0 or queued / look.measured <= spec.waiting_per_replica:
         return before
     ran = look.running / look.measured

@@ -191,3 +191,15 @@ async def test_many_twins_take_turns_in_few_places(pod: Pod) -> None:
     await known(pod, *map(on_demand, adapters), max_loras=3)
     await asyncio.gather(*(asked(pod, adapter) for adapter in adapters * 3))
     await until(lambda: len(pod.engine.loras) <= 3 and len(list(pod.agent.roster.keepers())) <= 3)
+
+
+async def test_who_waits_for_a_load_is_sent_on_as_soon_as_the_pod_drains(pod: Pod) -> None:
+    adapter = pod.adapter("dr-one")
+    await known(pod, on_demand(adapter))
+    pod.engine.knobs.load_seconds = 5.0
+    waiting = asyncio.create_task(pod.answer(adapter.name))
+    await until(lambda: pod.state(adapter) is not None)
+    pod.settings.drain_file.touch()
+    async with asyncio.timeout(2.5):
+        status, document, headers = await waiting
+    assert (status, document["error"]["type"], headers["x-twin-retry"]) == (503, "Draining", "other-pod")

@@ -47,6 +47,7 @@ class Episode:
     now: float = 1000.0
     memory: Memory = field(default_factory=Memory)
     sizes: list[int] = field(default_factory=list)
+    most: int | None = None
     demanded: bool = False
     capacity: Finding | None = None
     last: Decision | None = None
@@ -64,7 +65,7 @@ class Episode:
         self.now += self.scrape
         look = Look(sampled_at=self.now, measured=self.replicas, **load)  # type: ignore[arg-type]
         self.memory = observe(
-            self.memory, look, spec=self.spec, slots=SLOTS, replicas=self.replicas, now=self.now
+            self.memory, look, spec=self.spec, slots=SLOTS, replicas=self.replicas, now=self.now, most=self.most
         )  # fmt: skip
         return self.decide()
 
@@ -405,3 +406,16 @@ def test_a_memory_is_bounded() -> None:
     assert len(pool.memory.seen) <= 31
     assert len(pool.memory.highs) <= 30
     assert replace(pool.memory).maxima == ((pool.memory.maxima[0][0], 10),)
+
+
+@pytest.mark.parametrize(
+    ("most", "running", "learned"),
+    [(16, 16.0, 16.0), (16, 14.0, 14.0), (16, 2.0, None), (None, 16.0, None)],
+    ids=["full", "a part is kept for small twins", "engines have places", "nothing is known of the engine"],
+)
+def test_what_miners_hold_for_full_engines_says_what_one_runs(
+    most: int | None, running: float, learned: float | None
+) -> None:
+    pool = Episode(most=most)
+    pool.look(waiting=16.0, held=16.0, running=running)
+    assert pool.memory.saturated == learned

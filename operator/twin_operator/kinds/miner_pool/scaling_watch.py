@@ -156,7 +156,13 @@ class ScalingWatch:
         is_new = kept.look is None or kept.look.sampled_at != look.sampled_at
         kept.look = look
         kept.memory = observe(
-            kept.memory, look, spec=spec, slots=pool.max_loras, replicas=pool.replicas, now=self._clock()
+            kept.memory,
+            look,
+            spec=spec,
+            slots=pool.max_loras,
+            replicas=pool.replicas,
+            now=self._clock(),
+            most=pool.max_running,
         )
         return is_new
 
