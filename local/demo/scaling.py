@@ -17,8 +17,8 @@ from demo.stage import Stage
 
 LEAST: Final = 1
 MOST: Final = 2
-PATIENTS: Final = 24
-_TOKENS: Final = 24
+PATIENTS: Final = 16
+_TOKENS: Final = 12
 SCALING: Final[Json] = {
     "mode": "Operator", "min": LEAST, "max": MOST, "waitingPerReplica": 4,
     # Of patients who wait alone: two twins are busy on four slots however many ask.
