@@ -106,7 +106,8 @@ def validator() -> Json:
     made["spec"] |= {
         "rounds": {
             "suspend": True,
-            "itemsPerTwin": asked,
+            # Half of a round are questions of yesterday's patients; the other half has all of the clinic's own.
+            "itemsPerTwin": 2 * asked,
             # A clinic spreads them over the round, as patients come; here somebody waits.
             "spreadPercent": 0,
             "challenges": {

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from demo import rounds
+from demo.curriculum import MOVED_CLINIC
 from demo.gateway import MINERS, NAME
 from demo.miners import CARELESS, SECOND
 from demo.subnet import PORT, RELEASE
@@ -110,7 +111,10 @@ def test_kubectl_says_who_scored_what_and_why(kubeconfig: Path, made: Any, uids:
     one = twin(kubeconfig, "round", name, "--miner", str(uids["clinic"]), "--output", "json")
     assert one.returncode == 0, one.stderr
     view = json.loads(one.stdout)
-    assert {each["question"] for each in view["answers"]} <= {each["question"] for each in questions}
+    asked = {each["question"] for each in view["answers"]}
+    assert asked >= {each["question"] for each in questions}, "all of the clinic's own"
+    patients = {each["messages"][0]["content"] for each in MOVED_CLINIC.lines}
+    assert len(asked & patients) > 0, "and some of yesterday's patients"
     assert all(each["answer"] and each["score"] is not None for each in view["answers"]), view
 
 
