@@ -87,7 +87,6 @@ class OnDemand:
         adapter = self.adapter(name)
         if adapter is None:
             return
-        self.used(name)
         self._waiting[name] += 1
         try:
             async with asyncio.timeout(seconds):

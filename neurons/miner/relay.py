@@ -39,7 +39,7 @@ from neurons.miner.metrics import CODE_BROKEN_STREAM, CODE_CLIENT_GONE, Metrics
 from neurons.miner.outlet import Outlet
 from neurons.miner.pod_answers import Refused, TryElsewhere
 from neurons.miner.preparation import Preparation
-from neurons.miner.selection import Spread, choose_pod, choose_version
+from neurons.miner.selection import Spread, choose_pod, choose_version, usable_pods
 from neurons.miner.settings import Settings
 from neurons.miner.stamp import Stamper
 from neurons.miner.tables import Obstacle, Pod, Snapshot, Tables, TwinRoute, VersionRoute
@@ -197,7 +197,7 @@ class Relay:
         while True:
             snapshot = self._tables.snapshot
             version, pods = self._route(attempt, snapshot)
-            usable = self._usable(attempt, pods)
+            usable = usable_pods(pods, avoid=attempt.avoid, now=time.monotonic())
             if not usable or version is None:
                 if (error := await self._without_pods(attempt, snapshot, pods, pause, hold_until)) is not None:
                     return error
@@ -283,12 +283,6 @@ class Relay:
         changed = self._tables.snapshot.number != seen.number
         return FIRST_PAUSE_SECONDS if changed else min(2 * pause, MAX_PAUSE_SECONDS)
 
-    def _usable(self, attempt: Attempt, pods: tuple[Pod, ...]) -> list[Pod]:
-        """Return the pods that may be asked now, whether they have room or not; those that lately failed only alone."""
-        avoid, now = attempt.avoid, time.monotonic()
-        left = [pod for pod in pods if pod not in avoid] if avoid else list(pods)
-        return [pod for pod in left if pod.suspect_until <= now] or left
-
     def _place(self, attempt: Attempt, usable: list[Pod]) -> Pod | None:
         """Return the pod at which the request has a place from now on; None where it has to wait for its turn."""
         turn = attempt.turn
@@ -299,7 +293,7 @@ class Relay:
         if not free and attempt.transcript is not None:
             free = usable  # its patient reads already: it goes on at once, at an engine that has room for one more
         width = self._spread.width(attempt.twin.name, usable) if len(usable) > 1 else 1
-        pod = choose_pod(free, avoid=(), now=time.monotonic(), session=attempt.session, width=width)
+        pod = choose_pod(free, session=attempt.session, width=width)
         if pod is not None:
             self._leave_line(attempt)
             turn.start(pod)

@@ -37,20 +37,21 @@ def _distance(version: VersionRoute, session: bytes) -> float:
     return -math.log((drawn + 0.5) / 2.0**64) / version.weight
 
 
-def choose_pod(
-    order: Sequence[Pod], *, avoid: Collection[Pod], now: float, session: bytes = b"", width: int = 1
-) -> Pod | None:
-    """Return the pod to ask, from `order` (the twin's, preferred first); None when all are in `avoid`.
+def usable_pods(order: Sequence[Pod], *, avoid: Collection[Pod], now: float) -> list[Pod]:
+    """Return the pods that may be asked now, in their order; those that lately failed only where there are no others."""
+    left = [pod for pod in order if pod not in avoid] if avoid else list(order)
+    return [pod for pod in left if pod.suspect_until <= now] or left
+
+
+def choose_pod(candidates: Sequence[Pod], *, session: bytes = b"", width: int = 1) -> Pod | None:
+    """Return the pod to ask, of usable ones in the twin's order, preferred first; None where there is none.
 
     Consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam 2016), twice: a twin uses the first `width`
     pods of its order, so that it takes as few adapter slots as its load needs, and among those each session has its own
-    order, so that a conversation finds its prefix cached. The first that is under its share answers. Pods that lately
-    failed come last.
+    order, so that a conversation finds its prefix cached. The first that is under its share answers.
     """
-    candidates = [pod for pod in order if pod not in avoid] if avoid else order
     if len(candidates) < 2:
         return candidates[0] if candidates else None
-    candidates = [pod for pod in candidates if pod.suspect_until <= now] or candidates
     share = load_share(candidates)
     if width > 1:
         near = sorted(candidates[:width], key=lambda pod: _session_distance(pod, session))

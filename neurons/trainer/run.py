@@ -101,13 +101,6 @@ class Run:
         self._parent: _Parent | None = None
         self._held_out: tuple[Asked, ...] | None = None
 
-    def execute(self) -> dict[str, object]:
-        """Do what is left of the run, one stage after the other."""
-        if (word := self.read()) is not None:
-            return word
-        self.train()
-        return self.publish()
-
     def read(self) -> dict[str, object] | None:
         """Settle and read what is trained on; return the last word of a run that is skipped. Needs no GPU."""
         with self._timed("data"):

@@ -14,7 +14,7 @@ from bettertherapy_api.routing import Version
 from neurons.miner.chat import parse_chat
 from neurons.miner.metrics import Metrics
 from neurons.miner.rewrite import ModelName
-from neurons.miner.selection import Spread, choose_pod, choose_version, load_share
+from neurons.miner.selection import Spread, choose_pod, choose_version, load_share, usable_pods
 from neurons.miner.sessions import session_of
 from neurons.miner.tables import Pod, VersionRoute
 from tests.unit.miner.fake_agent import FakeAgent
@@ -54,18 +54,18 @@ def test_a_growing_weight_moves_sessions_only_to_the_growing_version() -> None:
 
 def test_a_preferred_pod_under_its_share_is_kept() -> None:
     first, second = pod("a", in_flight=3), pod("b", in_flight=0)
-    assert choose_pod([first, second], avoid=(), now=0) is first
+    assert choose_pod([first, second]) is first
 
 
 def test_a_preferred_pod_over_its_share_spills_to_the_next() -> None:
     first, second, third = pod("a", in_flight=12), pod("b", in_flight=0), pod("c", in_flight=0)
-    assert choose_pod([first, second, third], avoid=(), now=0) is second
+    assert choose_pod([first, second, third]) is second
 
 
 def test_no_pod_gets_more_than_its_share() -> None:
     pods = [pod(str(n)) for n in range(4)]
     for _ in range(100):
-        chosen = choose_pod(pods, avoid=(), now=0)
+        chosen = choose_pod(pods)
         assert chosen is not None
         assert chosen.in_flight < load_share(pods)
         chosen.in_flight += 1
@@ -75,9 +75,9 @@ def test_no_pod_gets_more_than_its_share() -> None:
 def test_a_pod_that_failed_comes_last_until_it_is_forgiven() -> None:
     first, second = pod("a"), pod("b")
     first.failed(now=100.0)
-    assert choose_pod([first, second], avoid=(), now=100.5) is second
-    assert choose_pod([first, second], avoid=(), now=101.5) is first
-    assert choose_pod([first], avoid=(), now=100.5) is first
+    assert choose_pod(usable_pods([first, second], avoid=(), now=100.5)) is second
+    assert choose_pod(usable_pods([first, second], avoid=(), now=101.5)) is first
+    assert choose_pod(usable_pods([first], avoid=(), now=100.5)) is first
 
 
 async def test_the_pods_that_a_twin_is_placed_on_are_asked_first_and_the_others_when_they_are_gone(
@@ -217,10 +217,10 @@ def test_two_clients_never_share_a_conversation() -> None:
 
 def test_sessions_of_a_twin_that_needs_several_pods_each_keep_theirs() -> None:
     pods = [pod(str(n)) for n in range(4)]
-    chosen = {s: choose_pod(pods, avoid=(), now=0, session=s, width=3) for s in SESSIONS[:300]}
+    chosen = {s: choose_pod(pods, session=s, width=3) for s in SESSIONS[:300]}
     assert Counter(p.name for p in chosen.values() if p).keys() == {"0", "1", "2"}
     assert min(Counter(p.name for p in chosen.values() if p).values()) > 60
-    grown = {s: choose_pod(pods, avoid=(), now=0, session=s, width=4) for s in chosen}
+    grown = {s: choose_pod(pods, session=s, width=4) for s in chosen}
     moved = [s for s in chosen if grown[s] is not chosen[s]]
     assert {grown[s] for s in moved} == {pods[3]}
     assert len(moved) < 130
