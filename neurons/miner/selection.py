@@ -38,7 +38,7 @@ def _distance(version: VersionRoute, session: bytes) -> float:
 
 
 def usable_pods(order: Sequence[Pod], *, avoid: Collection[Pod], now: float) -> list[Pod]:
-    """Return the pods that may be asked now, in their order; those that lately failed only where there are no others."""
+    """Return the pods that may be asked now, in their order; those that lately failed only where no others are left."""
     left = [pod for pod in order if pod not in avoid] if avoid else list(order)
     return [pod for pod in left if pod.suspect_until <= now] or left
 
