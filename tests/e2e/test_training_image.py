@@ -1,4 +1,4 @@
-"""The trainer's own tests, run where torch is: in the image that trains, as a pod of the cluster."""
+"""The trainer's and the examiner's own tests, run where torch is: in the image of both, as a pod of the cluster."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from imagebuilder import Catalog
 from tests.conftest import ROOT
 from tests.e2e.conftest import NAMESPACE, Clinic
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 PYTEST = ("pytest", "pytest-asyncio", "pluggy", "iniconfig", "packaging", "pygments")
-FOLDERS = ("tests/unit/trainer", "local/demo/conversations")
+TESTS = ("tests/unit/trainer", "tests/unit/examiner")
+FOLDERS = (*TESTS, "tests/unit/scoring", "tests/unit/store", "local/demo/conversations")
 POD = "trainer-tests"
 UNPACK = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/luggage')"
 
@@ -61,7 +62,7 @@ def pod(image: str) -> dict[str, object]:
 
 
 def luggage() -> bytes:
-    """The trainer's tests, what they read, and pytest itself, which is pure Python: as a tar archive."""
+    """Both's tests, what they read, and pytest itself, which is pure Python: as a tar archive."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name in PYTEST:
@@ -70,10 +71,12 @@ def luggage() -> bytes:
                     archive.add(str(file.locate()), str(file))
         for folder in FOLDERS:
             archive.add(ROOT / folder, folder)
+        # What the examiner counts is given to the operator's own verdict.
+        archive.add(ROOT / "operator" / "twin_operator", "twin_operator")
     return buffer.getvalue()
 
 
-def test_the_trainers_tests_pass_in_its_image(clinic: Clinic, kubectl_binary: str, kubeconfig: Path) -> None:
+def test_trainers_and_examiners_tests_pass_in_their_image(clinic: Clinic, kubectl_binary: str, kubeconfig: Path) -> None:
     image = Catalog().references()["trainer-cpu"]
     clinic.apply(pod(image))
     try:
@@ -82,8 +85,8 @@ def test_the_trainers_tests_pass_in_its_image(clinic: Clinic, kubectl_binary: st
         subprocess.run([*inside, "-c", UNPACK], input=luggage(), check=True, timeout=120)
         done = subprocess.run(
             [*inside, "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir=/luggage", "-p", "no:cacheprovider",
-             "-o", "asyncio_mode=auto", "--import-mode=importlib", "/luggage/tests/unit/trainer"],
-            capture_output=True, text=True, timeout=1000, check=False,
+             "-o", "asyncio_mode=auto", "--import-mode=importlib", *(f"/luggage/{each}" for each in TESTS)],
+            capture_output=True, text=True, timeout=1500, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
         summary = done.stdout.strip().splitlines()[-1]
