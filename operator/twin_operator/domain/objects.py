@@ -5,7 +5,6 @@ What this release can't read becomes `Unreadable`, which says which part and why
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -30,6 +29,7 @@ from bettertherapy_api.routing import PODS_PER_TWIN, Adapter, TwinEntry, Version
 from bettertherapy_api.schema import ApiModel
 from bettertherapy_api.validator import ValidatorSpec
 from bettertherapy_api.validator_round import ValidatorRoundSpec, ValidatorRoundStatus
+from twin_operator.domain.engine_flags import copies, sequences
 from twin_operator.domain.reasons import Reason
 from twin_operator.domain.taken_back import taken_back
 from twin_operator.domain.tuning import LEAST_AT_HAND, own_at_hand
@@ -39,12 +39,7 @@ Document = TypeVar("Document", bound=BaseModel)
 MOST_SPREAD: Final = PODS_PER_TWIN // 2
 """While a twin moves, the pods that it leaves are named beside those that it moves to."""
 
-RUNNING_BY_DEFAULT: Final = {"GPU": 256, "CPU": 128}
-"""What vLLM's `--max-num-seqs` is where nobody sets it, on a card of less than 70 GiB (on larger ones it is 1024)."""
 MOST_RUNNING: Final = 65_536
-_MAX_NUM_SEQS: Final = re.compile(r"--max[-_]num[-_]seqs=([0-9]{1,9})")
-_COPIES: Final = re.compile(r"--data[-_]parallel[-_]size=([0-9]{1,4})")
-"""Of the model within one engine; each runs as many requests."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +65,6 @@ class PoolRef:
     uid: str
     labels: Mapping[str, str]
     deleted: bool
-
-
-def _last_number(flag: re.Pattern[str], arguments: list[str] | None) -> int | None:
-    """Return what a flag is set to: of several, vLLM takes the last."""
-    found = [each[1] for argument in arguments or () if (each := flag.fullmatch(argument)) is not None]
-    return int(found[-1]) if found else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +140,7 @@ class Pool(PoolRef):
         engine = self.spec.engine
         if engine.endpoint is not None:
             return None
-        each = _last_number(_MAX_NUM_SEQS, engine.args) or RUNNING_BY_DEFAULT[engine.device]
-        return min(MOST_RUNNING, each * (_last_number(_COPIES, engine.args) or 1))
+        return min(MOST_RUNNING, sequences(engine) * copies(engine))
 
     @property
     def max_at_hand(self) -> int | None:
