@@ -117,10 +117,8 @@ class OnDemand:
                 self._loader.start(adapter)
             elif keeper is not None and keeper.verified:
                 return "loaded"
-            elif keeper is not None and keeper.state is AdapterState.FAILED:
-                failure = keeper.failure
-                if failure is not None and not failure.retryable:
-                    return "failed"
+            elif keeper is not None and keeper.state is AdapterState.FAILED and keeper.hopeless:
+                return "failed"
             await self._news.wait()
 
     def make_room(self, count: int = 0) -> bool:

@@ -177,7 +177,7 @@ class Proxy:
     def _not_here(self, name: str) -> web.Response:
         """Answer that the adapter isn't here, or isn't yet."""
         keeper = self._roster.keeper(name)
-        failed = keeper is not None and keeper.failure is not None and not keeper.failure.retryable
+        failed = keeper is not None and keeper.hopeless
         if self._roster.on_demand.adapter(name) is not None and not failed:
             return self._elsewhere("Busy", f"{name} is not loaded yet on this pod")
         self._metrics.refused.labels("adapter_not_here").inc()
