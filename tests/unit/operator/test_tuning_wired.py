@@ -122,11 +122,13 @@ async def test_what_agents_have_read_stays_known_when_adapters_are_let_go_again(
         world.start_twin(f"dr-{letter}", adapter=letter)
     await world.settle(rounds=100_000)
     await come_up(world)
+    served = {letter: names.served_name(f"dr-{letter}", digest(letter)) for letter in "abc"}
     for letter in "abc":
-        served = names.served_name(f"dr-{letter}", digest(letter))
         said = {"twin": f"dr-{letter}", "digest": digest(letter), "state": "Verified", "attentionOnly": True}
-        world.report(adapters={served: said})
+        world.report(adapters={**dict.fromkeys(served.values()), served[letter]: said})
         await world.settle(rounds=100_000)
+        (held,) = world.api.kinds("PodReport")["e1"]["adapters"]
+        assert held == served[letter]
     assert "all change attention alone" in world.condition("EnginesTuned", world.pool())[2]
     assert tuning(world)["wanted"]["loraTargets"] == "Attention"
 
