@@ -106,7 +106,8 @@ def measure(options: Options) -> Result:
         title="Slow engine pods, and twins out of their usual (simulated)",
         how=f"Simulated with {options.seeds} seeds; the detectors are the real code, no engine runs. Pods: "
         f"{len(ALIKE)} pools of 2 to 8 pods that are alike, asked at random and scraped every 30 s, "
-        f"{POD_WINDOWS} windows of {POD_WINDOW // 60} minutes for each seed; and one of three pods that is slower for {SLOW_WINDOWS} windows. "
+        f"{POD_WINDOWS} windows of {POD_WINDOW // 60} minutes for each seed; and one of three pods that is "
+        f"slower for {SLOW_WINDOWS} windows. "
         f"Twins: {TWINS} for each seed, with days, nights and bursts that slow all down, {USUAL_WINDOWS} windows of "
         f"{TWIN_WINDOW // 60} minutes; and one that changes after {LEARNT} windows, for {CHANGED}.",
         figures=(

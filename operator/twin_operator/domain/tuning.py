@@ -93,6 +93,8 @@ class Engines:
     """Engines that are being brought up end by themselves."""
     replaced: bool = False
     """They are replaced for another reason."""
+    as_asked: bool = False
+    """They were made from the pool's spec as it is now, though its generation may be another: it was scaled, say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,7 +294,12 @@ def _power_of_two(number: int) -> int:
 
 def _remembered(memory: Memory, needs: Needs, engines: Engines, *, generation: int, now: datetime) -> Memory:
     if memory.most_slots is not None and memory.most_slots_generation != generation:
-        memory = replace(memory, most_slots=None, most_slots_generation=None)
+        holds = engines.as_asked
+        memory = replace(
+            memory,
+            most_slots=memory.most_slots if holds else None,
+            most_slots_generation=generation if holds else None,
+        )
     running = engines.running
     if engines.broken and running is not None and running.max_loras > LEAST_SLOTS:
         fewer = max(LEAST_SLOTS, running.max_loras // 2)
@@ -331,7 +338,7 @@ def _why(spec: Engine, needs: Needs, *, in_use: int, memory: Memory, now: dateti
     if memory.most_slots is not None and spec.max_loras == "Auto":
         said += (
             f"; engines with more than {memory.most_slots} slots ended before they were ready, so there are no more "
-            "until the spec changes"
+            "until the spec of the engines changes"
         )
     return said
 
