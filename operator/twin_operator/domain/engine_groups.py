@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from twin_operator.engine.resources import DEPLOYMENT, Manifest
 
+ENGINE_WORKER: Final = "engine-worker"
+"""Component of the pods that compute with the leader of a group."""
 _COMPLETE: Final = "NewReplicaSetAvailable"
 _MOVING: Final = "ReplicaSetUpdated"
 """As the controller of Deployments calls it."""
