@@ -563,9 +563,9 @@ class TuningStatus(ApiModel):
     """When the engines were last restarted for this alone."""
     most_loras: Annotated[int | None, Field(ge=1, le=256)] = None
     """Slots that Auto doesn't go beyond, since engines with more ended by themselves before they were ready; absent
-    after a change of the spec."""
+    after a change of what the spec says of engine pods."""
     most_loras_generation: Annotated[int | None, Field(ge=0)] = None
-    """The metadata.generation at which that was found."""
+    """The metadata.generation at which that held last."""
     in_use: Annotated[int | None, Field(ge=0)] = None
     """The most twins that were in use at once on one pod within a week; absent where nobody measured."""
     in_use_time: Time | None = None

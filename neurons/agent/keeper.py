@@ -27,7 +27,7 @@ from neurons.agent.gates import Gates
 from neurons.agent.monitor import EngineMonitor, Listing
 from neurons.agent.proof import Proven, Prover
 from neurons.agent.refusals import is_for_good
-from neurons.agent.started import Started, changed_beyond_attention
+from neurons.agent.started import OF_ANOTHER_START, Started, changed_beyond_attention
 from neurons.agent.wanted import WantedAdapter
 from neurons.cluster import Backoff
 from neurons.store import StoreError
@@ -125,6 +125,12 @@ class AdapterKeeper:
     def verified(self) -> bool:
         """Whether requests may go to it now."""
         return self.state is AdapterState.VERIFIED
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether no new try in this pod helps: it failed for good, or needs an engine that was started for more."""
+        failure = self.failure
+        return failure is not None and (not failure.retryable or failure.reason in OF_ANOTHER_START)
 
     def failing_seconds(self) -> float:
         """Return for how long it has been failing, 0 when it is not."""

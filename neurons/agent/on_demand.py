@@ -41,11 +41,14 @@ class OnDemand:
         loader: Loader,
         traffic: Traffic,
         is_held: Callable[[str], bool],
+        can_load: Callable[[], bool] = lambda: True,
         counted: Callable[[str], None] = lambda outcome: None,
     ) -> None:
-        """`is_held` tells whether a name is held at all times; `counted` is told what came of a wait, and evictions."""
+        """`is_held` tells whether a name is held at all times, `can_load` whether the engine takes adapters now;
+        `counted` is told what came of a wait, and evictions.
+        """
         self._wanted, self._keepers, self._loader, self._traffic = wanted, keepers, loader, traffic
-        self._is_held, self._counted = is_held, counted
+        self._is_held, self._can_load, self._counted = is_held, can_load, counted
         self._used: OrderedDict[str, None] = OrderedDict()
         """Names that were asked for, the latest last."""
         self._waiting: Counter[str] = Counter()
@@ -78,12 +81,15 @@ class OnDemand:
             self.changed()
 
     def changed(self) -> None:
-        """Let those that wait look again: some keeper's state is another."""
+        """Let those that wait look again: some keeper's state is another, or the engine's."""
         news, self._news = self._news, asyncio.Event()
         news.set()
 
     async def bring(self, name: str, *, seconds: float) -> None:
-        """Have an adapter loaded, and wait until it is verified, failed for good, or so many seconds have passed."""
+        """Have an adapter loaded, and wait until it is verified, failed for good, or so many seconds have passed.
+
+        Nobody waits for an engine that can't load: it is restarted, which takes longer than another pod.
+        """
         adapter = self.adapter(name)
         if adapter is None:
             return
@@ -104,17 +110,15 @@ class OnDemand:
             adapter, keeper = self.adapter(name), self._keepers.get(name)
             if adapter is None or (keeper is not None and keeper.adapter.digest != adapter.digest):
                 return "gone"
-            if self._stopping:
+            if self._stopping or not self._can_load():
                 return "late"
             if keeper is None and self.make_room(1):
                 self.used(name)
                 self._loader.start(adapter)
             elif keeper is not None and keeper.verified:
                 return "loaded"
-            elif keeper is not None and keeper.state is AdapterState.FAILED:
-                failure = keeper.failure
-                if failure is not None and not failure.retryable:
-                    return "failed"
+            elif keeper is not None and keeper.state is AdapterState.FAILED and keeper.hopeless:
+                return "failed"
             await self._news.wait()
 
     def make_room(self, count: int = 0) -> bool:

@@ -128,10 +128,8 @@ class Proxy:
         except Refusal as refusal:
             self._metrics.refused.labels("bad_request").inc()
             return refusal.response
-        if self.draining:
-            return self._elsewhere("Draining", "this pod is being stopped and takes no new requests")
-        if self._monitor.wedged:
-            return self._elsewhere("EngineWedged", "this pod's engine makes no progress and is being restarted")
+        if (shut := self._shut()) is not None:
+            return shut
         on_demand = self._roster.on_demand
         if self._roster.verified(name) is None and on_demand.adapter(name) is None and name not in self._base_names():
             return self._not_here(name)
@@ -156,8 +154,10 @@ class Proxy:
         on_demand.used(name)
         if self._roster.verified(name) is None and on_demand.adapter(name) is not None:
             await on_demand.bring(name, seconds=self._demand_seconds)
-            if self.draining:
-                return self._elsewhere("Draining", "this pod is being stopped and takes no new requests")
+            if (shut := self._shut()) is not None:
+                return shut
+            if not self._monitor.up:
+                return self._elsewhere("EngineDown", "this pod's engine is not running now")
         keeper = self._roster.verified(name)
         if keeper is None and name not in self._base_names():
             return self._not_here(name)
@@ -166,10 +166,18 @@ class Proxy:
         body, asked = orjson.dumps(document), Asked.of(document)
         return await self._forward(request, path, name, digest, body=body, asked=asked)
 
+    def _shut(self) -> web.Response | None:
+        """Return why this pod takes no request now, or None if it does."""
+        if self.draining:
+            return self._elsewhere("Draining", "this pod is being stopped and takes no new requests")
+        if self._monitor.wedged:
+            return self._elsewhere("EngineWedged", "this pod's engine makes no progress and is being restarted")
+        return None
+
     def _not_here(self, name: str) -> web.Response:
         """Answer that the adapter isn't here, or isn't yet."""
         keeper = self._roster.keeper(name)
-        failed = keeper is not None and keeper.failure is not None and not keeper.failure.retryable
+        failed = keeper is not None and keeper.hopeless
         if self._roster.on_demand.adapter(name) is not None and not failed:
             return self._elsewhere("Busy", f"{name} is not loaded yet on this pod")
         self._metrics.refused.labels("adapter_not_here").inc()

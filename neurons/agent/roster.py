@@ -83,7 +83,8 @@ class Roster:
         self._wanted = Wanted(lambda twin: twin.held_by(settings.pod_uid))
         self.on_demand = OnDemand(
             Wanted(_on_demand), self._keepers, loader=self, traffic=traffic,
-            is_held=lambda name: self._wanted.adapter(name) is not None, counted=demanded,
+            is_held=lambda name: self._wanted.adapter(name) is not None, can_load=lambda: monitor.live,
+            counted=demanded,
         )  # fmt: skip
         self.pool: PoolHeader | None = None
         """The pool as the newest routing has it; None until some was read."""
@@ -304,6 +305,8 @@ class Roster:
                 keeper.lose()  # nothing listens: that process is gone with all it held
             elif self._monitor.up:
                 keeper.look_at(listing, epoch=self._monitor.epoch)
+        if not self._monitor.live:
+            self.on_demand.changed()
         if self.pool is None or not self._loadable or not self._monitor.up:
             return
         for name in self._left.keys() - listing.adapters().keys() - self._retiring.keys() - self._strays.keys():

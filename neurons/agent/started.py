@@ -18,6 +18,8 @@ from neurons.store.checks import WEIGHTS_FILE
 from neurons.store.lora_tensors import module_of
 from neurons.store.safetensors import NotSafetensors, read_header
 
+OF_ANOTHER_START: Final = frozenset({FailureReason.RANK_TOO_HIGH, FailureReason.MODULES_NOT_WRAPPED})
+"""What only an engine that is started otherwise can take, in another pod."""
 _NAMED: Final = 4
 
 

@@ -24,6 +24,7 @@ best_of           the best of several candidates against one: correctness and la
 judging           how often the gate and the canary are wrong, simulated
 credit            how often miners of one task are credited, by place and by what they did, simulated
 placement         how full pods are, what moves, and what tokens/s follow from a table, simulated
+degraded          how soon slow engine pods and twins out of their usual are found, how often for nothing, simulated
 deidentification  what is found and what passes, per class and language, and what a message costs
 sources           the right text among the first ten by BM25 on public files, and what a search takes
 safety_answers    how well phrases tell acceptable answers to safety items from others
@@ -79,6 +80,7 @@ def main(arguments: list[str]) -> int:
         ("--hostile-seconds", seconds, "hostile: for how long a miner is attacked"),
         ("--fuzz-requests", whole, "fuzz: how many, to all doors together"),
         ("--notes", whole, "deidentification: how many notes"),
+        ("--seeds", whole, "degraded: how many"),
         ("--judge", str, "claims: address of a judge, e.g. http://gpu:8000/v1"),
         ("--judge-model", str, "claims: its model"),
     ):

@@ -50,6 +50,8 @@ class Options:
     """How long a miner is attacked."""
     fuzz_requests: int = 10_000
     """Requests by chance to all HTTP doors together."""
+    seeds: int = 10
+    """Of the pools and twins that are simulated to be found slow."""
     judge: str = ""
     """Address of a judge, OpenAI-compatible, for the claims against their sources; none by default."""
     judge_model: str = ""
@@ -91,6 +93,7 @@ MODULES: Final[dict[str, str]] = {
     "judging": "tests.bench.judging",
     "credit": "tests.bench.credit",
     "placement": "tests.bench.placement",
+    "degraded": "tests.bench.degraded",
     "rounds": "tests.bench.rounds",
     "round": "tests.bench.round",
     "gateway": "tests.bench.gateway",

@@ -129,18 +129,19 @@ _STUCK: Final = (
     R.SERVED_NAME_COLLISION,
 )
 _UNREADABLE: Final = (R.SPEC_INVALID, R.STATUS_UNREADABLE)
-_CAPACITY: Final = (
+LACKS_CAPACITY: Final = (
     R.LEADER_WORKER_SET_MISSING,
     R.UNSCHEDULABLE,
     R.VOLUME_CLAIM_NOT_FOUND,
     R.VOLUME_CLAIM_NOT_BOUND,
     R.PODS_REFUSED,
 )
+"""The cluster doesn't give a pool what it needs."""
 _PODS: Final = (
     R.IMAGE_PULL_FAILED,
     R.SECRET_NOT_FOUND,
     R.CONTAINER_NOT_STARTED,
-    *_CAPACITY,
+    *LACKS_CAPACITY,
     R.MODEL_FETCH_FAILED,
     R.ENGINE_CRASHED,
     R.AGENT_CRASHED,
@@ -252,7 +253,7 @@ TABLES: Final[tuple[Table, ...]] = (
                 ),
                 "Serving=Unknown": (R.ENTRY_UNREADABLE,),
                 "CapacityAvailable=True": (R.SUFFICIENT,),
-                "CapacityAvailable=False": (*_CAPACITY, R.SLOTS_OVERCOMMITTED),
+                "CapacityAvailable=False": (*LACKS_CAPACITY, R.SLOTS_OVERCOMMITTED),
                 "CapacityAvailable=Unknown": (R.NO_POOL,),
                 "PlacementActive=True": (R.PLACED, R.NO_ADAPTER),
                 "PlacementActive=False": (R.NOT_IMPLEMENTED, R.TOO_FEW_PODS),
@@ -340,7 +341,7 @@ TABLES: Final[tuple[Table, ...]] = (
                 "EngineLive=False": (R.ENGINE_WEDGED, R.ENDPOINT_UNREACHABLE, R.MODEL_FETCH_FAILED, R.ENGINE_CRASHED),
                 "EngineLive=Unknown": (R.NOT_REPORTED, R.SCALED_TO_ZERO),
                 "CapacityAvailable=True": (R.SUFFICIENT,),
-                "CapacityAvailable=False": (*_CAPACITY, R.SLOTS_OVERCOMMITTED),
+                "CapacityAvailable=False": (*LACKS_CAPACITY, R.SLOTS_OVERCOMMITTED),
                 "CapacityAvailable=Unknown": (R.NO_PODS,),
                 "ScalingActive=True": (R.EXTERNAL, R.STEADY, R.STABILIZING, R.AT_MAXIMUM, R.ASLEEP),
                 "ScalingActive=False": (

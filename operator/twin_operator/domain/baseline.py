@@ -53,6 +53,8 @@ tolerated."""
 _BETS: Final = (0.4, 0.9)
 """Of what 1/m allows: a small one for a small change, a large one for a large."""
 _MOST: Final = 2.0**53
+_BEST: Final = 500
+"""Hundredths of a star: no mean is better."""
 
 CONDITION: Final = "Degraded"
 Number = TypeVar("Number", int, float)
@@ -168,6 +170,7 @@ def begin(served_name: str, known: Baseline | None) -> Memory:
     """Return the memory of a version, with what a status knows of it; of another version nothing is known."""
     if known is None or known.served_name != served_name:
         return Memory(known=Baseline(served_name=served_name))
+    known = _judged_by(known)
     most = Detector(bets=tuple(math.log(RUN_LENGTH * len(_BETS)) for _ in _BETS))
     return Memory(
         known=known,
@@ -222,6 +225,19 @@ def condition(known: Baseline | None) -> Condition | None:
     return Finding(
         Reason.WITHIN_BASELINE, f"{' and '.join(measures)} of {known.served_name} were not seen to leave the baseline"
     ).condition(CONDITION, "False")
+
+
+def _judged_by(known: Baseline) -> Baseline:
+    """Return what of a status can be judged by; what can't (a bound of other buckets, say) is learnt anew."""
+    bounds = {round(bound * 1000) for bound in miner.REQUEST_SECONDS.buckets}
+    bounded = known.slow_milliseconds in bounds if known.slow_milliseconds is not None else known.slow_since is None
+    if known.requests is None or not bounded:
+        known = known.model_copy(update={"requests": None, "slow_milliseconds": None, "slow_since": None})
+    least = known.least_rating_hundredths
+    if known.rating_hundredths is None or least is None or least >= _BEST:
+        nothing = {"rating_hundredths": None, "least_rating_hundredths": None, "poorly_rated_since": None}
+        known = known.model_copy(update=nothing)
+    return known
 
 
 def _has_learnt(known: Baseline) -> bool:

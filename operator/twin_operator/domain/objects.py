@@ -5,15 +5,14 @@ What this release can't read becomes `Unreadable`, which says which part and why
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from bettertherapy_api import names
-from bettertherapy_api.doctor_twin import DoctorTwinSpec, DoctorTwinStatus, VersionStatus
+from bettertherapy_api.doctor_twin import Baseline, DoctorTwinSpec, DoctorTwinStatus, VersionStatus
 from bettertherapy_api.faults import first_fault
 from bettertherapy_api.finetune_run import FineTuneRunSpec, FineTuneRunStatus
 from bettertherapy_api.lora_targets import LoraTargets
@@ -30,7 +29,9 @@ from bettertherapy_api.routing import PODS_PER_TWIN, Adapter, TwinEntry, Version
 from bettertherapy_api.schema import ApiModel
 from bettertherapy_api.validator import ValidatorSpec
 from bettertherapy_api.validator_round import ValidatorRoundSpec, ValidatorRoundStatus
+from twin_operator.domain.engine_flags import copies, sequences
 from twin_operator.domain.reasons import Reason
+from twin_operator.domain.remembered import readable
 from twin_operator.domain.taken_back import taken_back
 from twin_operator.domain.tuning import LEAST_AT_HAND, own_at_hand
 
@@ -39,12 +40,7 @@ Document = TypeVar("Document", bound=BaseModel)
 MOST_SPREAD: Final = PODS_PER_TWIN // 2
 """While a twin moves, the pods that it leaves are named beside those that it moves to."""
 
-RUNNING_BY_DEFAULT: Final = {"GPU": 256, "CPU": 128}
-"""What vLLM's `--max-num-seqs` is where nobody sets it, on a card of less than 70 GiB (on larger ones it is 1024)."""
 MOST_RUNNING: Final = 65_536
-_MAX_NUM_SEQS: Final = re.compile(r"--max[-_]num[-_]seqs=([0-9]{1,9})")
-_COPIES: Final = re.compile(r"--data[-_]parallel[-_]size=([0-9]{1,4})")
-"""Of the model within one engine; each runs as many requests."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +66,6 @@ class PoolRef:
     uid: str
     labels: Mapping[str, str]
     deleted: bool
-
-
-def _last_number(flag: re.Pattern[str], arguments: list[str] | None) -> int | None:
-    """Return what a flag is set to: of several, vLLM takes the last."""
-    found = [each[1] for argument in arguments or () if (each := flag.fullmatch(argument)) is not None]
-    return int(found[-1]) if found else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +141,7 @@ class Pool(PoolRef):
         engine = self.spec.engine
         if engine.endpoint is not None:
             return None
-        each = _last_number(_MAX_NUM_SEQS, engine.args) or RUNNING_BY_DEFAULT[engine.device]
-        return min(MOST_RUNNING, each * (_last_number(_COPIES, engine.args) or 1))
+        return min(MOST_RUNNING, sequences(engine) * copies(engine))
 
     @property
     def max_at_hand(self) -> int | None:
@@ -359,31 +348,23 @@ def pool_from(thing: Mapping[str, Any], former: Any = None) -> Pool | Unreadable
     spec = _spec(MinerPoolSpec, thing, former)
     if isinstance(spec, str):
         return Unreadable(part="spec", problem=spec)
-    metadata, status = thing["metadata"], thing.get("status")
-    told = parsed(_Decided, status) if isinstance(status, dict) else _Decided()
-    decided = told if isinstance(told, _Decided) else _Decided()
-    tuned = parsed(_Tuned, status) if isinstance(status, dict) else _Tuned()
+    metadata = thing["metadata"]
+    told = lean(readable(_Remembered, thing.get("status")) or _Remembered())
     return Pool(
         namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"],
         generation=metadata.get("generation", 0), labels=metadata.get("labels") or {}, spec=spec,
-        deleted="deletionTimestamp" in metadata, decided=decided.desired_replicas,
-        decisions=tuple(decided.scaling_history or ()), slow=tuple(decided.slow_replicas or ()),
-        tuning=tuned.tuning if isinstance(tuned, _Tuned) else None,
+        deleted="deletionTimestamp" in metadata, decided=told.desired_replicas,
+        decisions=tuple(told.scaling_history or ()), slow=tuple(told.slow_replicas or ()), tuning=told.tuning,
     )  # fmt: skip
 
 
-class _Decided(ApiModel):
-    """What of a pool's status is remembered."""
+class _Remembered(ApiModel):
+    """What of a pool's status is remembered; of what can't be read of it the rest is."""
 
     desired_replicas: Annotated[int | None, Field(ge=0, le=MOST_REPLICAS)] = None
     scaling_history: list[ScalingRecord] | None = None
     slow_replicas: list[SlowReplica] | None = None
-
-
-class _Tuned(ApiModel):
-    """How the engines of a pool are started, as its status remembers it."""
-
-    tuning: TuningStatus | None = None
+    tuning: Annotated[TuningStatus | None, BeforeValidator(lambda found: readable(TuningStatus, found))] = None
 
 
 def pool_ref(thing: Mapping[str, Any], value: object) -> PoolRef:
@@ -401,7 +382,7 @@ def pool_ref(thing: Mapping[str, Any], value: object) -> PoolRef:
 def twin_from(thing: Mapping[str, Any], former: Any = None) -> Twin | Unreadable:
     """Return the twin, or what can't be read of it: its status is the memory of what may answer patients."""
     metadata, spec = thing["metadata"], _spec(DoctorTwinSpec, thing, former)
-    status = parsed(DoctorTwinStatus, thing.get("status") or {})
+    status = parsed(DoctorTwinStatus, _with_readable_baseline(thing.get("status") or {}))
     if isinstance(spec, str):
         back = taken_back(status, metadata.get("annotations") or {}) if not isinstance(status, str) else frozenset()
         return Unreadable(part="spec", problem=spec, taken_back=back)
@@ -416,6 +397,14 @@ def twin_from(thing: Mapping[str, Any], former: Any = None) -> Twin | Unreadable
         generation=metadata.get("generation", 0), spec=spec, status=status, deleted="deletionTimestamp" in metadata,
         created=metadata.get("creationTimestamp") or "", annotations=metadata.get("annotations") or {},
     )  # fmt: skip
+
+
+def _with_readable_baseline(status: Any) -> Any:
+    """Return the status with what can be read of the baseline, which says nothing of what answers."""
+    known = status.get("baseline") if isinstance(status, dict) else None
+    if known is None or not isinstance(parsed(Baseline, known), str):
+        return status
+    return {**status, "baseline": readable(Baseline, known)}
 
 
 def run_from(thing: Mapping[str, Any], former: Any = None) -> Run | Unreadable:

@@ -422,11 +422,12 @@ def _scaling(situation: Situation) -> list[Condition]:
 
 
 def _pods(situation: Situation) -> Sequence[PodFacts]:
-    return [pod for pod in (*situation.facts.engines, *situation.facts.miners) if not pod.leaving]
+    return [*_engines(situation), *(pod for pod in situation.facts.miners if not pod.leaving)]
 
 
 def _engines(situation: Situation) -> Sequence[PodFacts]:
-    return situation.facts.present
+    """Return all pods in which engines run, those that compute with a leader among them."""
+    return [*situation.facts.present, *(pod for pod in situation.facts.workers if not pod.leaving)]
 
 
 def _crashes(pod: PodFacts, container: str) -> list[ContainerTrouble]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from bettertherapy_api import names
 from bettertherapy_api.report import MinerReport, PodReport, SubnetReport, TaskClaim
+from twin_operator.domain.engine_groups import ENGINE_WORKER
 from twin_operator.engine.resources import Manifest
 
 _PULL_REASONS = frozenset(
@@ -91,6 +92,9 @@ class PoolFacts:
     """All that is observed of one pool."""
 
     engines: tuple[PodFacts, ...] = ()
+    """Of engines that span nodes, the leaders."""
+    workers: tuple[PodFacts, ...] = ()
+    """Pods that compute with a leader."""
     miners: tuple[PodFacts, ...] = ()
     reports: Mapping[str, PodReport] = field(default_factory=dict)
     """By pod name; only of pods that exist under the UID that the report states."""
@@ -163,6 +167,7 @@ def facts_of(
     miners = tuple(pod for pod in known if pod.component == "miner")
     return PoolFacts(
         engines=engines,
+        workers=tuple(pod for pod in known if pod.component == ENGINE_WORKER),
         miners=miners,
         reports={
             pod.name: report

@@ -383,7 +383,7 @@ def canary_failures(view: TwinView) -> list[Failure]:
     if canary is None:
         return []
     return [
-        Failure.reported(held, pod=pod, pool=pool.pool.name)
+        Failure.reported(held, pod=pod, pool=pool.pool, rank=canary.rank)
         for pool in view.counting
         for pod, report in sorted(pool.facts.reports.items())
         if (held := (report.adapters or {}).get(canary.served_name)) is not None

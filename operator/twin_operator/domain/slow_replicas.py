@@ -10,7 +10,8 @@ load, since nobody can tell there whether it is slow or busy.
 *When a pod is slow.* Each window adds the logarithm of that ratio, at most of MOST_RATIO, less that of TOLERATED, and
 never falls below 0 (Page 1954, the CUSUM): at ALARM the pod is slow. Ten times slower takes three windows; what is
 less than twice as slow never adds up. False alarms: fewer than one in FALSE_ALARM_WINDOWS windows that a pod is
-compared in, as simulated in the tests with pods that are alike, asked at random and scraped four times a window.
+compared in, as simulated (`tests/bench/degraded.py`) with pods that are alike, asked at random and scraped four times
+a window.
 
 *How it comes back.* A slow pod from which twins were taken may have no load to be measured by, so it is tried again:
 after TRIAL_SECONDS, doubled with each time that it turned out to be slow again within FORGET_SECONDS after a trial, as

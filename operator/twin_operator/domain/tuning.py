@@ -19,13 +19,13 @@ Why these values: docs/tuning.md, with the measured table.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from bettertherapy_api.lora_targets import LoraTargets
 from bettertherapy_api.miner_pool import LORA_RANKS, MAX_TUNING_MESSAGE, Engine, EngineTuning, TuningStatus
+from twin_operator.domain.engine_flags import AT_HAND, number, sequences
 from twin_operator.domain.reasons import Reason
 from twin_operator.engine.conditions import Finding
 from twin_operator.engine.times import moment, timestamp
@@ -45,9 +45,6 @@ LEAST_AT_HAND: Final = 64
 """What `--max-cpu-loras` is at least where nobody sets it."""
 LEAST_RANK: Final = 16
 """The trainer's own: the next fine-tune's adapter has it."""
-OWN_AT_HAND: Final = re.compile(r"--max[-_]cpu[-_]loras(=|$)")
-"""Who sets it in engine.args knows the pod's memory better."""
-_MAX_SEQUENCES: Final = re.compile(r"--max[-_]num[-_]seqs=(\d+)$")
 _EAGER: Final = re.compile(r"--enforce[-_]eager(=true)?$", re.IGNORECASE)
 
 
@@ -96,6 +93,8 @@ class Engines:
     """Engines that are being brought up end by themselves."""
     replaced: bool = False
     """They are replaced for another reason."""
+    as_asked: bool = False
+    """They were made from the pool's spec as it is now, though its generation may be another: it was scaled, say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +211,8 @@ def _slots(spec: Engine, running: EngineTuning | None, *, in_use: int, most: int
         return int(spec.max_loras)
     if spec.device == "CPU":  # where nothing was measured
         return LEAST_SLOTS
-    top = min(most or MOST_SLOTS, MOST_SLOTS, own_at_hand(spec) or MOST_SLOTS, *_sequences(spec))
+    # A batch holds no more adapters than requests.
+    top = min(most or MOST_SLOTS, MOST_SLOTS, own_at_hand(spec) or MOST_SLOTS, sequences(spec))
     fits = min(top, max(LEAST_SLOTS, _power_of_two(in_use)))
     if running is None or running.max_loras > top or fits >= running.max_loras:
         return fits
@@ -220,14 +220,10 @@ def _slots(spec: Engine, running: EngineTuning | None, *, in_use: int, most: int
 
 
 def own_at_hand(spec: Engine) -> int | None:
-    """Return the `--max-cpu-loras` of the spec's own arguments, None where they have none that can be read."""
-    found = [each.partition("=")[2] for each in spec.args or [] if OWN_AT_HAND.match(each)]
-    return int(found[-1]) if found and re.fullmatch(r"[1-9]\d{0,4}", found[-1]) else None
-
-
-def _sequences(spec: Engine) -> Iterable[int]:
-    """A batch holds no more adapters than requests."""
-    return [max(1, int(found[1])) for each in spec.args or [] if (found := _MAX_SEQUENCES.match(each))]
+    """Return the `--max-cpu-loras` of the spec's own arguments, who know the pod's memory better; None where they have
+    none that can be read.
+    """
+    return number(spec, AT_HAND)
 
 
 def _rank(spec: Engine, needs: Needs) -> int:
@@ -298,7 +294,12 @@ def _power_of_two(number: int) -> int:
 
 def _remembered(memory: Memory, needs: Needs, engines: Engines, *, generation: int, now: datetime) -> Memory:
     if memory.most_slots is not None and memory.most_slots_generation != generation:
-        memory = replace(memory, most_slots=None, most_slots_generation=None)
+        holds = engines.as_asked
+        memory = replace(
+            memory,
+            most_slots=memory.most_slots if holds else None,
+            most_slots_generation=generation if holds else None,
+        )
     running = engines.running
     if engines.broken and running is not None and running.max_loras > LEAST_SLOTS:
         fewer = max(LEAST_SLOTS, running.max_loras // 2)
@@ -337,7 +338,7 @@ def _why(spec: Engine, needs: Needs, *, in_use: int, memory: Memory, now: dateti
     if memory.most_slots is not None and spec.max_loras == "Auto":
         said += (
             f"; engines with more than {memory.most_slots} slots ended before they were ready, so there are no more "
-            "until the spec changes"
+            "until the spec of the engines changes"
         )
     return said
 

@@ -148,13 +148,29 @@ class Failure:
     retryable: bool
 
     @classmethod
-    def reported(cls, held: AdapterReport, *, pod: str, pool: str) -> Self:
-        """Return what a pod says of an adapter that failed there."""
+    def reported(cls, held: AdapterReport, *, pod: str, pool: PoolRef, rank: int | None) -> Self:
+        """Return what a pod says of an adapter of this rank that failed there.
+
+        What its pool takes by now is not failed for good by an engine that was started before.
+        """
         reason, message = from_elsewhere(
             held.reason.value if held.reason else None, held.message or "no message", known=ADAPTER,
             otherwise=Reason.ADAPTER_FAILED,
         )  # fmt: skip
-        return cls(pod=pod, pool=pool, reason=reason, message=message, retryable=bool(held.retryable))
+        retryable = bool(held.retryable)
+        if not retryable and _takes_by_now(pool, reason, rank):
+            retryable = True
+            message += f". MinerPool {pool.name} takes it by now, so this lasts until that engine is restarted"
+        return cls(pod=pod, pool=pool.name, reason=reason, message=message, retryable=retryable)
+
+
+def _takes_by_now(pool: PoolRef, reason: Reason, rank: int | None) -> bool:
+    """Tell whether the pool's spec takes what an engine of its refused."""
+    if not isinstance(pool, Pool):
+        return False
+    if reason is Reason.RANK_TOO_HIGH:
+        return rank is not None and rank <= pool.max_lora_rank
+    return reason is Reason.MODULES_NOT_WRAPPED and pool.spec.engine.lora_targets != "Attention"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,8 +206,9 @@ class TwinView:
 
     def failures(self) -> list[Failure]:
         """Return the pods on which the wanted adapter failed."""
+        pools, rank = {view.pool.name: view.pool for view in self.counting}, self.wanted.rank if self.wanted else None
         return [
-            Failure.reported(held, pod=pod, pool=pool)
+            Failure.reported(held, pod=pod, pool=pools[pool], rank=rank)
             for (pool, pod), held in sorted(self.wanted_reports.items())
             if held.state is AdapterState.FAILED
         ]

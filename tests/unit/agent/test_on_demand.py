@@ -203,3 +203,42 @@ async def test_who_waits_for_a_load_is_sent_on_as_soon_as_the_pod_drains(pod: Po
     async with asyncio.timeout(2.5):
         status, document, headers = await waiting
     assert (status, document["error"]["type"], headers["x-twin-retry"]) == (503, "Draining", "other-pod")
+
+
+async def waits(pod: Pod, adapter: FakeAdapter) -> asyncio.Task[Any]:
+    """Ask for an adapter whose load takes longer than the test."""
+    await known(pod, on_demand(adapter))
+    pod.engine.knobs.load_seconds = 15.0
+    waiting = asyncio.create_task(pod.answer(adapter.name))
+    await until(lambda: pod.agent.roster.on_demand._waiting[adapter.name] == 1)
+    return waiting
+
+
+async def test_who_waits_for_a_load_is_sent_on_as_soon_as_the_engine_is_found_wedged(pod: Pod) -> None:
+    waiting = await waits(pod, pod.adapter("dr-one"))
+    pod.agent.monitor.condemn("it moves, but what it says is wrong", pause=60.0)
+    async with asyncio.timeout(2.5):
+        status, document, headers = await waiting
+    assert (status, document["error"]["type"], headers["x-twin-retry"]) == (503, "EngineWedged", "other-pod")
+    assert 'outcome="late"} 1.0' in await pod.metrics()
+
+
+async def test_who_waits_for_a_load_is_sent_on_as_soon_as_the_engine_is_gone(pod: Pod) -> None:
+    waiting = await waits(pod, pod.adapter("dr-one"))
+    await pod.engine.stop()
+    async with asyncio.timeout(5):
+        status, document, headers = await waiting
+    assert (status, document["error"]["type"], headers["x-twin-retry"]) == (503, "EngineDown", "other-pod")
+
+
+async def test_nobody_waits_for_a_load_in_an_engine_that_does_not_answer(pod: Pod) -> None:
+    adapter = pod.adapter("dr-one")
+    await known(pod, on_demand(adapter))
+    await pod.engine.stop()
+    await until(lambda: not pod.agent.monitor.up)
+    async with asyncio.timeout(2.5):
+        status, document, _ = await pod.answer(adapter.name)
+    assert (status, document["error"]["type"]) == (503, "EngineDown")
+    await pod.engine.start()
+    await until(lambda: pod.agent.ready)
+    await asked(pod, adapter)

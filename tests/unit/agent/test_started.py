@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from neurons.agent.settings import parse_settings
 from neurons.agent.started import changed_beyond_attention
 from tests.standin import FakeAdapter
 from tests.unit.agent.pod import Pod
+from tests.unit.agent.test_on_demand import known, on_demand
 from tests.unit.store.lora_files import DOWN, Q, lora, safetensors, write_lora
 
 FUSED = "model.layers.0.self_attn.qkv_proj"
@@ -64,6 +66,21 @@ async def test_without_a_word_everything_is_loaded(pod: Pod) -> None:
     report = pod.state(adapter)
     assert report is not None
     assert report.attention_only is False
+
+
+@pytest.mark.parametrize("lacks", ["modules", "rank"])
+async def test_nobody_waits_here_for_what_only_another_engine_can_load(tmp_path: Path, lacks: str) -> None:
+    """While engines restart for it, those that have restarted answer."""
+    async with started(tmp_path, lora_targets="Attention", max_lora_rank=16, follows_adapters=True) as pod:
+        adapter = all_linear(pod) if lacks == "modules" else pod.adapter("dr", rank=64)
+        await known(pod, on_demand(adapter), max_lora_rank=256)
+        for _ in range(2):
+            async with asyncio.timeout(5):
+                status, document, headers = await pod.answer(adapter.name)
+            assert (status, document["error"]["type"]) == (421, "AdapterNotHere")
+            assert headers["x-twin-retry"] == "other-pod"
+        assert pod.engine.calls[LOADS] == 0
+        assert 'outcome="failed"} 2.0' in await pod.metrics()
 
 
 async def test_where_the_operator_follows_the_adapters_it_is_tried_again(tmp_path: Path) -> None:

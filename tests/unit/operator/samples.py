@@ -96,6 +96,7 @@ def adapter_report(
     name: str = "dr-a", letter: str = "a", state: AdapterState = AdapterState.VERIFIED,
     reason: FailureReason | None = None, *, message: str | None = None, retryable: bool | None = None,
     fingerprint: int | None = 50, proof: Proof | None = None, measured: tuple[int, ...] | None = None,
+    attention_only: bool | None = None,
 ) -> dict[str, AdapterReport]:  # fmt: skip
     return {
         names.served_name(name, digest(letter)): AdapterReport(
@@ -108,6 +109,7 @@ def adapter_report(
             fingerprint_milli_nats=fingerprint if state is AdapterState.VERIFIED else None,
             proof=proof,
             measured_milli_nats=measured,
+            attention_only=attention_only,
         )
     }
 

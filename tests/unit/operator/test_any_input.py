@@ -32,7 +32,7 @@ from tests.unit.operator.run_samples import (
     run_object,
     trainer_pod_object,
 )
-from tests.unit.operator.samples import digest, pool_object, twin_object
+from tests.unit.operator.samples import digest, pool, pool_object, twin_object
 from twin_operator.domain.appearances import appears
 from twin_operator.domain.bounds import Bounds
 from twin_operator.domain.canary_analysis import Analysis, Outlook
@@ -393,5 +393,5 @@ def test_a_failure_of_an_agent_of_another_release_is_told_in_its_own_words() -> 
     held = AdapterReport.model_validate(
         {"twin": "dr-a", "digest": digest("a"), "state": "Failed", "reason": "OutOfCheese", "message": "no cheese"}
     )
-    failure = Failure.reported(held, pod="e1", pool="p")
+    failure = Failure.reported(held, pod="e1", pool=pool(), rank=8)
     assert (failure.reason, failure.message) == (Reason.ADAPTER_FAILED, "OutOfCheese: no cheese")

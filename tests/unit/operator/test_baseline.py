@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -203,6 +204,43 @@ def test_a_new_process_goes_on_with_what_the_status_says() -> None:
     assert again.known == memory.known
     assert reason(after(again, [answers(*[40.0] * 20)] * 3)) == ("True", "LatencyAboveBaseline")
     assert until(again, [answers(*[0.9] * 20)] * 100, slow_since=False) is not None
+
+
+SLOW, POOR = "2026-11-30T09:00:00Z", "2026-11-30T10:00:00Z"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"slow_milliseconds": 1234, "slow_since": SLOW},
+        {"slow_milliseconds": 1234},
+        {"slow_milliseconds": None, "slow_since": SLOW},
+        {"requests": None, "slow_since": SLOW},
+    ],
+)
+def test_a_bound_that_the_histogram_does_not_have_is_learnt_anew(odd: dict[str, Any]) -> None:
+    """Another release had other buckets: by a bound that nobody counts, all answers were slow."""
+    memory = begin("dr-a-1", learnt().known.model_copy(update=odd))
+    assert (memory.known.requests, memory.known.slow_milliseconds, memory.known.slow_since) == (None, None, None)
+    assert memory.known.least_rating_hundredths == learnt().known.least_rating_hundredths
+    memory = after(memory, [answers(*[0.9] * 20)] * 40)
+    assert memory.known == learnt().known
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"least_rating_hundredths": 500, "poorly_rated_since": POOR},
+        {"least_rating_hundredths": None, "poorly_rated_since": POOR},
+        {"rating_hundredths": None, "poorly_rated_since": POOR},
+    ],
+)
+def test_a_rating_that_nobody_can_fall_short_of_or_nobody_learnt_is_learnt_anew(odd: dict[str, Any]) -> None:
+    memory = begin("dr-a-1", learnt().known.model_copy(update=odd))
+    assert reason(memory) == ("False", "WithinBaseline")
+    memory = after(memory, [rated(r4=10)] * (LEARN_RATINGS // 10))
+    assert memory.known == learnt().known
+    assert until(memory, [rated(r1=10)] * 100, poorly_rated_since=True) is not None
 
 
 def test_where_nobody_looks_there_is_no_condition() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from bettertherapy_api import names
 from tests.unit.operator.fake_api import FakeApi
 from tests.unit.operator.played import Played, api_error
@@ -99,3 +101,43 @@ async def test_one_node_in_place_of_several_replaces_the_groups() -> None:
     await world.settle()
     assert ENGINES not in world.api.objects
     assert ALONE in world.api.objects
+
+
+NO_GPU = {
+    "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+    "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.",
+}  # fmt: skip
+PULL = {"name": "engine", "image": "e:1", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such"}}}
+CRASH = {
+    "name": "engine", "image": "e:1", "restartCount": 0,
+    "state": {"terminated": {"exitCode": 1, "reason": "Error", "message": "NCCL error"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "reason", "said"),
+    [
+        ({"conditions": [NO_GPU]}, "CapacityAvailable", "Unschedulable", "no node takes pod p-engine-0-1: 0/3 nodes"),
+        ({"containerStatuses": [PULL]}, "Ready", "ImagePullFailed", "p-engine-0-1"),
+        ({"containerStatuses": [CRASH]}, "EngineLive", "EngineCrashed", "the engine of pod p-engine-0-1 ended with"),
+    ],
+)
+async def test_what_keeps_a_worker_from_coming_up_is_said(
+    status: dict[str, Any], kind: str, reason: str, said: str
+) -> None:
+    """Its leader only waits for it: without a word the pool would be starting for ever."""
+    world = await played(**GROUP)
+    world.start_pod("p-engine-0")
+    start_worker(world, "p-engine-0-1")
+    await world.settle()
+    assert world.condition(kind, world.pool())[1] != reason
+    worker = world.api.objects[Key("Pod", NAMESPACE, "p-engine-0-1")]
+    world.api.put({**worker, "status": {"phase": "Pending", **status}})
+    await world.settle()
+    found = world.condition(kind, world.pool())
+    assert found[:2] == ("False", reason)
+    assert said in found[2]
+    assert world.pool()["status"]["replicas"] == 1
+    world.api.drop(Key("Pod", NAMESPACE, "p-engine-0-1"))
+    await world.settle()
+    assert world.condition(kind, world.pool())[1] != reason

@@ -67,6 +67,7 @@ class World:
 
     def __init__(self, *runs: Run, **spec: Any) -> None:
         self.spec = {"fineTune": {}, **spec}
+        self.pool = pool()
         self.letter: str | None = "a"
         self.status: Manifest = {}
         self.annotations: dict[str, str] = {}
@@ -90,7 +91,7 @@ class World:
         facts = read_facts(
             [*(pod_object(each.pod.name) for each in self.reports), *report_objects(*self.reports)], pool="p"
         )
-        self.entry = plan_entry(pool(), Candidate(twin=self.twin()), previous=self.entry, ready=facts.ready)
+        self.entry = plan_entry(self.pool, Candidate(twin=self.twin()), previous=self.entry, ready=facts.ready)
 
     def reconcile_twin(self) -> None:
         made = self.twin()
@@ -102,7 +103,7 @@ class World:
             pool="p",
         )  # fmt: skip
         seen = PoolView(
-            pool=pool(), facts=facts, entry=self.entry, lora_twins=1, published=self.entry is not None,
+            pool=self.pool, facts=facts, entry=self.entry, lora_twins=1, published=self.entry is not None,
             unpublished=None, matches=True, refused=None,
         )  # fmt: skip
         view = TwinView(twin=made, wanted=wanted_adapter(made), pools=[seen], runs=self.runs)
@@ -321,6 +322,44 @@ def test_a_version_that_does_not_verify_is_taken_back_and_never_serves(reason: F
     world.load(pods=("e2",), state=AdapterState.FAILED, reason=reason, message="tampered", retryable=False)
     world.settle()
     assert (world.weights, world.held) == ({A: 100}, {A})
+    assert world.truth["RolledBack"] == ("True", reason.value)
+
+
+@pytest.mark.parametrize("reason", [FailureReason.RANK_TOO_HIGH, FailureReason.MODULES_NOT_WRAPPED])
+def test_engines_that_are_still_to_be_restarted_condemn_nothing_that_their_pool_takes_by_now(
+    reason: FailureReason,
+) -> None:
+    """The pool's spec was changed for it; until then an agent beside a former engine says that it failed for good."""
+    world = serving(child(), rollout=STEPS)
+    world.load(pods=("e1",))
+    world.load(pods=("e2",), state=AdapterState.FAILED, reason=reason, message="no", retryable=False)
+    world.settle()
+    assert (world.weights, world.held) == ({A: 100}, {A, B})
+    assert world.truth["RolledBack"][0] == "False"
+    world.load(pods=("e2",))
+    world.settle()
+    assert world.weights == {A: 90, B: 10}
+
+
+@pytest.mark.parametrize(
+    ("reason", "engine"),
+    [
+        (FailureReason.RANK_TOO_HIGH, {"maxLoraRank": 8}),
+        (FailureReason.MODULES_NOT_WRAPPED, {"loraTargets": "Attention"}),
+    ],
+)
+def test_what_the_pool_does_not_take_is_taken_back(reason: FailureReason, engine: dict[str, Any]) -> None:
+    made = child()
+    assert made.status.artifact is not None
+    if reason is FailureReason.RANK_TOO_HIGH:
+        made = replace(made, status=made.status.model_copy(
+            update={"artifact": made.status.artifact.model_copy(update={"rank": 16})}
+        ))  # fmt: skip
+    world = serving(made, rollout=STEPS)
+    world.pool = pool(engine=engine)
+    world.load(pods=("e1", "e2"), state=AdapterState.FAILED, reason=reason, message="no", retryable=False)
+    world.settle()
+    assert world.weights == {A: 100}
     assert world.truth["RolledBack"] == ("True", reason.value)
 
 

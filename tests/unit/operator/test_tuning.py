@@ -101,6 +101,8 @@ def test_where_nothing_was_measured_slots_stay_eight() -> None:
 
 def test_a_batch_holds_no_more_adapters_than_requests() -> None:
     assert started(holds(64), args=["--max-num-seqs=20"]).max_loras == 20
+    assert started(holds(64), args=["--max-num-seqs=20", "--max_num_seqs=40"]).max_loras == 40
+    assert started(holds(64), args=["--max-num-batched-tokens=32"]).max_loras == 32
 
 
 @pytest.mark.parametrize(("adapters", "at_hand"), [(0, 64), (64, 64), (65, 128), (1000, 1024)])

@@ -8,12 +8,12 @@ from typing import Any
 from bettertherapy_api import names
 from bettertherapy_api.report import AdapterReport
 from tests.unit.operator.played import Played
-from tests.unit.operator.samples import digest
+from tests.unit.operator.samples import adapter_report, digest, report
 from twin_operator.domain.activity import Activity
 from twin_operator.domain.objects import Pool
 from twin_operator.domain.reasons import Reason
 from twin_operator.engine.resources import Manifest
-from twin_operator.kinds.miner_pool.engine_needs import needs_of
+from twin_operator.kinds.miner_pool.engine_needs import ReadAdapters, needs_of
 
 GPU: dict[str, Any] = {"engine": {"device": "GPU", "maxLoras": "Auto", "loraTargets": "Auto"}}
 DONE = {
@@ -113,6 +113,35 @@ async def test_what_agents_have_read_decides_what_is_wrapped_from_the_next_resta
     world.start_pool(**{**GPU, "drainSeconds": 7})
     await world.settle(rounds=100_000)
     assert "--lora-target-modules" in arguments(world)
+
+
+async def test_what_agents_have_read_stays_known_when_adapters_are_let_go_again() -> None:
+    """Of twins that are loaded on demand no more are reported than fit: never were all of them known at once."""
+    world = await pool_with(0)
+    for letter in "abc":
+        world.start_twin(f"dr-{letter}", adapter=letter)
+    await world.settle(rounds=100_000)
+    await come_up(world)
+    served = {letter: names.served_name(f"dr-{letter}", digest(letter)) for letter in "abc"}
+    for letter in "abc":
+        said = {"twin": f"dr-{letter}", "digest": digest(letter), "state": "Verified", "attentionOnly": True}
+        world.report(adapters={**dict.fromkeys(served.values()), served[letter]: said})
+        await world.settle(rounds=100_000)
+        (held,) = world.api.kinds("PodReport")["e1"]["adapters"]
+        assert held == served[letter]
+    assert "all change attention alone" in world.condition("EnginesTuned", world.pool())[2]
+    assert tuning(world)["wanted"]["loraTargets"] == "Attention"
+
+
+def test_nothing_is_kept_of_adapters_that_are_wanted_no_more() -> None:
+    read = ReadAdapters()
+    reports = [report("e1", adapter_report(letter=letter, attention_only=letter == "a")) for letter in "ab"]
+    assert read.update("uid-p", {digest("a"), digest("b")}, reports) == {digest("a"): True, digest("b"): False}
+    assert read.update("uid-p", {digest("a"), digest("c")}, []) == {digest("a"): True}
+    assert read.update("uid-p", {digest("b")}, []) == {}
+    assert read.update("uid-p", {digest("a")}, reports) == {digest("a"): True}
+    read.forget("uid-p")
+    assert read.update("uid-p", {digest("a")}, []) == {}
 
 
 async def test_a_twin_is_told_that_its_adapter_changes_what_engines_do_not_wrap() -> None:

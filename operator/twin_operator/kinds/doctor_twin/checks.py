@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from bettertherapy_api.doctor_twin import Baseline
-from twin_operator.domain.appearances import appears
+from twin_operator.domain.appearances import LACKS_CAPACITY, appears
 from twin_operator.domain.baseline import condition as degraded
 from twin_operator.domain.objects import MOST_SPREAD, Pool
 from twin_operator.domain.reasons import Reason, from_elsewhere
@@ -24,16 +24,6 @@ from twin_operator.kinds.doctor_twin.adapter_checks import (
     weights_unproven,
 )
 from twin_operator.kinds.doctor_twin.fine_tunes import FineTunePlan, last_gate
-
-_CAPACITY: Final = frozenset(
-    {
-        Reason.LEADER_WORKER_SET_MISSING,
-        Reason.UNSCHEDULABLE,
-        Reason.VOLUME_CLAIM_NOT_FOUND,
-        Reason.VOLUME_CLAIM_NOT_BOUND,
-        Reason.PODS_REFUSED,
-    }
-)
 
 
 def no_pool_matches(view: TwinView) -> Finding | None:
@@ -105,7 +95,7 @@ def not_taken_over(view: TwinView) -> Finding | None:
 def pool_lacks_capacity(view: TwinView) -> Finding | None:
     """The cluster doesn't give a pool what it needs."""
     for pool in view.counting:
-        if pool.trouble is not None and pool.trouble.reason in _CAPACITY:
+        if pool.trouble is not None and pool.trouble.reason in LACKS_CAPACITY:
             return Finding(pool.trouble.reason, f"MinerPool {pool.pool.name}: {pool.trouble.message}")
     return None
 

@@ -19,6 +19,7 @@ from twin_operator.kinds.miner_pool.engine_update import (
     engine_update,
     held_back,
     images_of,
+    is_as_asked,
     is_coming_up,
     is_unready,
     stamp,
@@ -161,7 +162,10 @@ def plan_engine(
     blocked: bool = False, crashing: bool = False,
 ) -> tuple[Manifest, EngineUpdate, Decision]:  # fmt: skip
     """Return the engine Deployment as it should become, what it takes to get there, and how engines are started."""
-    seen = Engines(running=tuning_in(engine), unready=is_unready(engine), broken=crashing and is_coming_up(engine))
+    seen = Engines(
+        running=tuning_in(engine), unready=is_unready(engine), broken=crashing and is_coming_up(engine),
+        as_asked=is_as_asked(engine, pool),
+    )  # fmt: skip
 
     def planned_with(engines: Engines) -> tuple[Manifest, EngineUpdate, Decision]:
         tuning = decide(pool.spec.engine, needs, engines, memory_of(pool.tuning), generation=pool.generation, now=now)

@@ -16,8 +16,8 @@ from bettertherapy_api import names
 from bettertherapy_api.lora_targets import ATTENTION_MODULES, LoraTargets
 from bettertherapy_api.miner_pool import EngineTuning
 from bettertherapy_api.update_strategy import UpdateStrategy
+from twin_operator.domain.engine_flags import AT_HAND, SEQUENCES, is_set, stated
 from twin_operator.domain.objects import Pool
-from twin_operator.domain.tuning import OWN_AT_HAND
 from twin_operator.engine.resources import DEPLOYMENT, Manifest
 from twin_operator.kinds.podspec.disk import ENGINE_SCRATCH, adapters_size, limit_bytes, with_disk
 from twin_operator.kinds.podspec.overlay import (
@@ -77,7 +77,7 @@ TARGETS_FLAG: Final = "--lora-target-modules"
 SPECIALIZE_FLAG: Final = "--specialize-active-lora"
 _SLOTS: Final = "--max-loras="
 _RANK: Final = "--max-lora-rank="
-_AT_HAND: Final = "--max-cpu-loras="
+_AT_HAND: Final = f"{AT_HAND}="
 _SETS_PARALLEL: Final = re.compile(r"--(tensor|pipeline|data)[-_]parallel[-_]size(=|$)")
 """Who sets one of them in engine.args knows how the model is to be split."""
 SHARED_MEMORY: Final = 2
@@ -314,7 +314,9 @@ def _engine_image(pool: Pool, images: Images) -> str:
 def engine_arguments(pool: Pool, *, tuning: EngineTuning) -> list[str]:
     """Return vLLM's arguments: the user's first, so that ours win where vLLM takes the last one."""
     spec, engine = pool.spec, pool.spec.engine
+    running = stated(engine)
     return [
+        *([f"{SEQUENCES}={running}"] if running is not None else []),
         *(["--dtype=bfloat16", "--enforce-eager"] if engine.device == "CPU" else []),
         *(argument.replace("$(", "$$(") for argument in engine.args or []),  # no flag comes out of a variable
         f"--model={model_path(pool)}",
@@ -323,7 +325,7 @@ def engine_arguments(pool: Pool, *, tuning: EngineTuning) -> list[str]:
         "--enable-lora",
         f"{_SLOTS}{tuning.max_loras}",
         f"{_RANK}{tuning.max_lora_rank}",
-        *([] if any(OWN_AT_HAND.match(each) for each in engine.args or []) else [f"{_AT_HAND}{tuning.max_cpu_loras}"]),
+        *([] if is_set(engine, AT_HAND) else [f"{_AT_HAND}{tuning.max_cpu_loras}"]),
         *_parallelism(pool),
         *([SPECIALIZE_FLAG] if tuning.specialize_active_lora else []),
         # Its values stand for themselves, up to the next flag.

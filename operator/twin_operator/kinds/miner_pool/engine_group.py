@@ -13,8 +13,9 @@ import copy
 from typing import Final
 
 from bettertherapy_api import names
+from twin_operator.domain.engine_groups import ENGINE_WORKER
 from twin_operator.engine.resources import LEADER_WORKER_SET, Manifest
-from twin_operator.kinds.podspec.parts import ENGINE_WORKER, TOKEN_VOLUME
+from twin_operator.kinds.podspec.parts import TOKEN_VOLUME
 
 WORKER_INDEX: Final = "LWS_WORKER_INDEX"
 """Variable that the LeaderWorkerSet's controller sets: 1 to the number of workers."""

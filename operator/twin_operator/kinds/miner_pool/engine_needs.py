@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from bettertherapy_api.report import PodReport
 from bettertherapy_api.routing import TwinEntry
@@ -13,11 +13,36 @@ from twin_operator.domain.tuning import Needs
 from twin_operator.kinds.world import Published
 
 
-def needs_of(published: Published, facts: PoolFacts, busy: Activity | None = None) -> Needs:
-    """Return what the pod needs that holds most. `busy`: None where nobody measures."""
+class ReadAdapters:
+    """What agents have read of pools' adapters, which an adapter's bytes never change: also of those let go again.
+
+    A process begins with nothing; what isn't known leaves engines as they were started.
+    """
+
+    def __init__(self) -> None:
+        self._read: dict[str, dict[str, bool]] = {}
+        """By the pool's UID and the adapter's digest: whether it changes attention alone."""
+
+    def update(self, pool: str, digests: Collection[str], reports: Iterable[PodReport]) -> Mapping[str, bool]:
+        """Return what is known of these adapters, which are all that the pool (a UID) holds or may load."""
+        known = {**self._read.get(pool, {}), **_changed(reports)}
+        self._read[pool] = {digest: found for digest, found in known.items() if digest in digests}
+        return self._read[pool]
+
+    def forget(self, pool: str) -> None:
+        """Let go of a pool that is gone."""
+        self._read.pop(pool, None)
+
+
+def needs_of(
+    published: Published, facts: PoolFacts, busy: Activity | None = None, *, read: ReadAdapters | None = None,
+    pool: str = "",
+) -> Needs:  # fmt: skip
+    """Return what the pod needs that holds most. `busy`: None where nobody measures; `pool`: its UID."""
     entries = [entry for entry in published.entries().values() if entry.adapters]
-    changed = _changed(facts.reports.values())
     adapters = [adapter for entry in entries for adapter in entry.adapters]
+    digests = {adapter.digest for adapter in adapters}
+    changed = (read or ReadAdapters()).update(pool, digests, facts.reports.values())
     known = [changed.get(adapter.digest) for adapter in adapters]
     return Needs(
         adapters=adapters_of(published),

@@ -121,6 +121,12 @@ def is_unready(live: Manifest | None) -> bool:
     return seen.replacing or not seen.ready
 
 
+def is_as_asked(live: Manifest | None, pool: Pool) -> bool:
+    """Tell whether its pods were made from what the pool's own spec says of them now."""
+    said = ((live or {}).get("metadata") or {}).get("annotations") or {}
+    return said.get(SPEC_ANNOTATION) == spec_hash(pool)
+
+
 def is_coming_up(live: Manifest | None) -> bool:
     """Tell whether its newest pods have not all been there yet."""
     return _seen(live).complete_since is None

@@ -29,7 +29,7 @@ from twin_operator.errors import ApiError
 from twin_operator.kinds.miner_pool.access import AccessSecrets, AccessState
 from twin_operator.kinds.miner_pool.access_secret import POOL_TOKENS, access_secret_name, pool_tokens_name
 from twin_operator.kinds.miner_pool.children import Children, rollout_of
-from twin_operator.kinds.miner_pool.engine_needs import needs_of
+from twin_operator.kinds.miner_pool.engine_needs import ReadAdapters, needs_of
 from twin_operator.kinds.miner_pool.former_release import former_report, former_routing
 from twin_operator.kinds.miner_pool.notices import pool_notices, restart_notices
 from twin_operator.kinds.miner_pool.plan import RUNS_PODS, Gathered, plan_children, plan_status
@@ -77,6 +77,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
         self._bounds = bounds or Bounds()
         self._access = AccessSecrets(tools.api)
         self._pool_tokens = AccessSecrets(tools.api, needed=POOL_TOKENS)
+        self._read = ReadAdapters()
         self._blocked: set[Key] = set()
         """Engine Deployments that the API server would not let be as planned when that was last tried."""
 
@@ -85,6 +86,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
         namespace, name = entry.key.namespace, entry.key.name
         for secrets in (self._access, self._pool_tokens):
             secrets.forget(entry.manifest["metadata"]["uid"])
+        self._read.forget(entry.manifest["metadata"]["uid"])
         for kind in RUNS_PODS:
             self._blocked.discard(Key(kind, namespace, names.engine_name(name)))
         self._world.access_missing.pop((namespace, name), None)
@@ -237,7 +239,7 @@ class MinerPoolReconciler(Reconciler[Gathered, Children, Applied]):
     def _needs(self, pool: Pool) -> Needs:
         """Return what the pool's engines must hold."""
         facts = self._world.facts(pool.namespace, pool.name)
-        return needs_of(self._world.published(pool), facts, self._busy(pool))
+        return needs_of(self._world.published(pool), facts, self._busy(pool), read=self._read, pool=pool.uid)
 
     def _legacy(self, pool: Pool) -> frozenset[str]:
         """Return the ConfigMaps of the release before that pods of that release may still follow.

@@ -6,6 +6,7 @@ from typing import Final
 
 from bettertherapy_api import names
 from bettertherapy_api.schema import Resources
+from twin_operator.domain.engine_groups import ENGINE_WORKER
 from twin_operator.domain.objects import Pool, PoolRef, Validator
 from twin_operator.engine.compare import quantity
 from twin_operator.engine.resources import Manifest
@@ -14,8 +15,6 @@ USER = 65532
 GPU = "nvidia.com/gpu"
 GPU_SUFFIX = "/gpu"
 """Of the names under which vendors' device plugins offer GPUs: nvidia.com/gpu, amd.com/gpu."""
-ENGINE_WORKER: Final = "engine-worker"
-"""Component of the pods that compute with the leader of a group."""
 TOKEN_VOLUME = "api-token"  # noqa: S105  # the name of a volume
 TOKEN_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105
 TOKEN_SECONDS = 3600

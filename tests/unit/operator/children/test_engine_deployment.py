@@ -59,6 +59,22 @@ def test_our_arguments_come_after_the_users() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "running"),
+    [
+        ([], ["--max-num-seqs=256"]),
+        (["--max-num-batched-tokens=64"], ["--max-num-seqs=64"]),
+        (["--max-num-batched-tokens=2k"], []),
+        (["--max-num-active-seqs=512"], ["--max-num-seqs=512"]),
+        (["--max_num_seqs=1024"], ["--max_num_seqs=1024"]),
+    ],
+)
+def test_an_engine_runs_as_many_at_once_as_miners_count_with(said: list[str], running: list[str]) -> None:
+    """Else vLLM ran 1,024 on a large card, and a pool would be taken for full at a quarter of that."""
+    arguments = containers(engine_pod(engine={"device": "GPU", "args": said}))["engine"]["args"]
+    assert [each for each in arguments if each.replace("_", "-").startswith("--max-num-seqs")] == running
+
+
+@pytest.mark.parametrize(
     ("resources", "expected"),
     [
         (None, {"requests": {"nvidia.com/gpu": 1}, "limits": {"nvidia.com/gpu": 1}}),

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from bettertherapy_api import names
-from tests.unit.operator.children.pods import built, children, containers, pod_of
+from tests.unit.operator.children.pods import IMAGES, NOW, built, children, containers, pod_of
+from tests.unit.operator.samples import pool
 from twin_operator.domain.engine_groups import deployment_of
 from twin_operator.domain.pool_facts import deployment_facts
+from twin_operator.domain.pool_update import Pace, unproven
+from twin_operator.domain.tuning import DWELL, Needs
+from twin_operator.kinds.miner_pool.children import rollout_of
+from twin_operator.kinds.miner_pool.engine_update import CAUSE_ANNOTATION
 from twin_operator.kinds.miner_pool.plan import RUNS_PODS
 
 GROUP: dict[str, Any] = {
@@ -21,6 +28,16 @@ READY: dict[str, Any] = {
     "replicas": 1, "readyReplicas": 1, "updatedReplicas": 1,
     "conditions": [{"type": "Available", "status": "True", "lastTransitionTime": "2026-01-05T11:00:00Z"}],
 }  # fmt: skip
+
+
+def said(**times: str) -> list[dict[str, Any]]:
+    """Return conditions as the controller of LeaderWorkerSets writes them; those that end in ! are True. One that turns
+    False keeps the time at which it became True.
+    """
+    return [
+        {"type": name, "status": "True" if time.endswith("!") else "False", "lastTransitionTime": time.rstrip("!")}
+        for name, time in times.items()
+    ]
 
 
 def group(**spec: Any) -> dict[str, Any]:
@@ -190,6 +207,64 @@ def test_an_update_of_the_operators_waits_for_its_window_as_a_deployments() -> N
     (made,) = [each for each in plan.manifests if each["kind"] == "LeaderWorkerSet"]
     assert made["spec"]["leaderWorkerTemplate"]["leaderTemplate"]["spec"] == before
     assert made["spec"] == live["spec"]
+
+
+SCALED: dict[str, Any] = {
+    "replicas": 1, "readyReplicas": 1, "updatedReplicas": 1,
+    "conditions": said(Progressing="2026-01-05T11:59:00Z!", Available="2026-01-05T10:00:00Z"),
+}  # fmt: skip
+"""A second group has just been asked for."""
+REPLACED: dict[str, Any] = {
+    "replicas": 3, "readyReplicas": 2, "updatedReplicas": 1,
+    "conditions": said(
+        Progressing="2026-01-05T11:59:00Z!", Available="2026-01-05T10:00:00Z", UpdateInProgress="2026-01-05T11:59:00Z!"
+    ),
+}  # fmt: skip
+CLOSED = {"maintenanceWindow": {"schedule": "0 3 * * *", "seconds": 3600}}
+TWO: dict[str, Any] = {**GROUP, "replicas": 2, "engine": {**GROUP["engine"], "updateStrategy": CLOSED}}
+MORE_TWINS = Needs(adapters=40, twins=40, rank=16)
+
+
+def running(status: dict[str, Any]) -> dict[str, Any]:
+    live = {**group(**TWO), "status": status}
+    live["metadata"] = {**live["metadata"], "generation": 2}
+    found = deployment_of(live)
+    assert found is not None
+    return found
+
+
+def test_groups_that_are_scaled_are_not_replaced_so_what_they_lack_takes_its_time() -> None:
+    made = built(spec=TWO, engine=running(SCALED), needs=MORE_TWINS)
+    assert made.tuning is not None
+    assert (made.tuning.restarts, made.tuning.due) == (False, NOW + DWELL)
+
+
+def test_an_update_waits_for_its_window_while_groups_are_scaled() -> None:
+    newer = replace(IMAGES, engine_gpu="g:2")
+    assert built(spec=TWO, engine=running(SCALED), images=newer).held is not None
+    assert built(spec=TWO, engine=running(REPLACED), images=newer).held is None
+
+
+def test_groups_that_are_replaced_take_along_what_they_lack() -> None:
+    made = built(spec=TWO, engine=running(REPLACED), needs=MORE_TWINS)
+    assert made.tuning is not None
+    assert made.tuning.restarts
+
+
+def test_groups_that_come_up_for_the_first_time_are_on_their_way() -> None:
+    first = {**SCALED, "conditions": said(Progressing="2026-01-05T11:59:00Z!")}
+    made = built(spec=TWO, engine=running(first), needs=MORE_TWINS)
+    assert made.tuning is not None
+    assert made.tuning.restarts
+
+
+@pytest.mark.parametrize(("began", "broken"), [("2026-01-05T10:00:30Z!", True), ("2026-01-05T11:59:00Z!", False)])
+def test_since_when_groups_are_not_all_ready_tells_whether_the_update_broke_them(began: str, broken: bool) -> None:
+    live = running({**SCALED, "conditions": said(Progressing=began, Available="2026-01-05T10:00:00Z")})
+    live["metadata"]["annotations"] = {**live["metadata"]["annotations"], CAUSE_ANNOTATION: "Operator"}
+    rollout = rollout_of(pool(**TWO), IMAGES, needs=Needs(), engine=live, now=NOW)
+    assert rollout.finished == datetime(2026, 1, 5, 10, tzinfo=UTC)
+    assert unproven(rollout, pace=Pace(), now=NOW) is broken
 
 
 def test_the_pods_of_a_pool_come_from_one_kind_of_object() -> None:

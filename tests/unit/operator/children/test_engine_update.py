@@ -413,3 +413,30 @@ def test_what_somebody_wrote_over_the_images_stops_nothing(said: str) -> None:
     for live in (engine, miner):
         live["metadata"]["annotations"][IMAGES_ANNOTATION] = said
     assert built(images=NEWER, engine=engine, miner=miner).manifests
+
+
+@pytest.mark.parametrize(
+    ("changed", "most"),
+    [
+        ({"replicas": 3}, 32),
+        ({"replicas": 3, "autoscaling": {"mode": "External", "min": 1, "max": 9}}, 32),
+        ({"engine": {**AUTO["engine"], "args": ["--gpu-memory-utilization=0.8"]}}, None),
+        ({"resources": {"limits": {"nvidia.com/gpu": 2}}}, None),
+    ],
+)
+def test_how_many_slots_were_too_many_is_forgotten_when_what_engines_are_made_of_changes(
+    changed: dict[str, Any], most: int | None
+) -> None:
+    """And not whenever somebody scales the pool: else its engines were tried with too many again each day."""
+    fewer = Needs(adapters=20, twins=20, rank=16)
+    live = running(deployment(built(needs=fewer, spec=AUTO)))
+    told = {"running": {"maxLoras": 32, "maxCpuLoras": 64, "maxLoraRank": 16, "loraTargets": "AllLinear",
+                        "specializeActiveLora": True},
+            "mostLoras": 32, "mostLorasGeneration": 1}  # fmt: skip
+    of = pool_from({**pool_object("p", generation=2, **{**AUTO, **changed}), "status": {"tuning": told}})
+    assert isinstance(of, Pool)
+    made = built(of=of, engine=live, needs=HOLDS)
+    assert made.tuning is not None
+    assert made.tuning.memory.most_slots == most
+    assert made.tuning.wanted.max_loras == (32 if most else 64)
+    assert made.tuning.memory.most_slots_generation == (2 if most else None)
