@@ -148,7 +148,9 @@ def _check_pair(module: str, pair: Mapping[str, Tensor], config: LoraConfig, whe
                 "serves LoRA on linear layers and embeddings. Train it on those."
             )
     a, b = pair["lora_A"], pair["lora_B"]
-    rank = config.rank_of(_name_for_patterns(module))
+    named = _name_for_patterns(module)
+    rank = config.rank_of(named)
+    config.scale_of(named)  # the engine's to know; here, that its patterns can be tried in time
     # Experts that PEFT keeps in one parameter lie side by side: rank times their number.
     many = module.endswith((".experts", ".experts.base_layer"))
     fits = a.shape[0] % rank == 0 if many else a.shape[0] == rank
