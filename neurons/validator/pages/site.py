@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC
 from typing import Final
 from urllib.parse import unquote
 
@@ -238,14 +239,19 @@ class Pages:
         return "/"
 
     async def _show_sign_in(self, visit: Visit) -> web.StreamResponse:
-        return self._renderer.page("sign_in.html", visit, wrong=False)
+        return self._renderer.page("sign_in.html", visit, wrong="")
 
     async def _sign_in(self, visit: Visit) -> web.StreamResponse:
         given = visit.text("key", most=MAX_KEY_CHARACTERS).strip()
-        key = self._keyring.of_hash(hash_of(given))
+        kept = hash_of(given)
+        if (ended := self._keyring.ended(kept)) is not None and ended.ends is not None:
+            self._note("a sign-in was refused: the key has ended", visit, ended)
+            since = f"{ended.ends.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+            return self._renderer.page("sign_in.html", visit, status=403, wrong=visit.texts("keyEnded", since=since))
+        key = self._keyring.of_hash(kept)
         if key is None or key.role is Role.CLIENT:
             self._note("a sign-in was refused", visit, key)
-            return self._renderer.page("sign_in.html", visit, status=403, wrong=True)
+            return self._renderer.page("sign_in.html", visit, status=403, wrong=visit.texts("keyWrong"))
         if visit.session is not None:
             self._signed_out.add(visit.session)
         visit.set_cookie = self._cookies.of_staff(self._cookies.new_staff(key.hash))
