@@ -156,9 +156,9 @@ class RequestMemory:
         sharers = len(self._clients) + (not own)
         if own and own + size > self.most // sharers:
             raise overloaded(
-                f"requests of this client hold {own} bytes of this {self._process}'s memory, and {sharers} clients hold "
-                "something: none gets more of it than is left for others. Send this one when others are answered, or a "
-                "shorter one",
+                f"requests of this client hold {own} bytes of this {self._process}'s memory, and {sharers} clients "
+                "hold something: none gets more of it than is left for others. Send this one when others are answered, "
+                "or a shorter one",
                 retry_after=RETRY_AFTER_SECONDS,
             )
         raise self._full()
