@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from neurons.ledger.errors import LedgerDown, LedgerError, SchemaMismatch
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The migration that these tables need."""
 _ERASING: Final = 0x6C656467
 """PostgreSQL's advisory lock: writers share it, an erasure has it alone."""

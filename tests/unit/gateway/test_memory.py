@@ -178,11 +178,7 @@ async def test_three_keys_that_flood_leave_a_quiet_one_its_question(
             given = {"Authorization": f"Bearer {key}", "Content-Length": str(len(body))}
             return await send(running, "/v1/chat/completions", slowly(), **given)
 
-        floods = [
-            asyncio.create_task(one(keys[f"flood{number}"]["key"]))
-            for number in range(3)
-            for _ in range(16)
-        ]
+        floods = [asyncio.create_task(one(keys[f"flood{number}"]["key"])) for number in range(3) for _ in range(16)]
         [memory] = counted
         await eventually(lambda: sum(each.done() for each in floods) + memory.held // cost == len(floods))
         assert {each.result()[0] for each in floods if each.done()} <= {429, 503}
