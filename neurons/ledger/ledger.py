@@ -258,11 +258,13 @@ class Ledger:
 
     async def sign_out(self, sign_in_ids: Collection[str], *, kept_seconds: float) -> None:
         """Note that these sign-ins of the pages have ended, for so long at least."""
+        await self.ready_or_made()
         async with self.database.writing() as connection:
             await sign_outs.add(connection, sign_in_ids, at_ms=now_ms(), kept_ms=int(kept_seconds * 1000))
 
     async def signed_out(self, sign_in_id: str) -> bool:
         """Tell whether this sign-in of the pages has ended."""
+        await self.ready_or_made()  # an embedded one may be younger than who signs in
         async with self.database.reading() as connection:
             return await sign_outs.has(connection, sign_in_id)
 

@@ -117,7 +117,7 @@ class Relay:
         return True
 
     async def answer(
-        self, asked: EngineRequest, *, session: bytes, outlet: Outlet, trace: Mapping[str, str]
+        self, asked: EngineRequest, *, client: str, session: bytes, outlet: Outlet, trace: Mapping[str, str]
     ) -> web.StreamResponse:
         """Answer one checked request; raises RequestError when nothing was forwarded yet."""
         started = time.monotonic()
@@ -129,7 +129,7 @@ class Relay:
             headers={**JSON_HEADERS, names.TWIN_HEADER: twin.name, **trace},
             started=started,
             twin=twin,
-            turn=self._turns.turn(twin.name),
+            turn=self._turns.turn(twin.name, client),
             draws=self._drawing.wanted(asked),
         )
         code = CODE_CLIENT_GONE

@@ -139,8 +139,8 @@ def measure(options: Options) -> Result:
             "streams that nobody reads, 300 requests held for a twin that no pod has, 2,000 connections that begin a "
             "request and never end it, 200 heads without an end, and strangers. Each has a pace, some 350 requests a "
             "second in all, and the lowest priority: the miner is measured, and not a machine without a processor. "
-            "What the machine itself adds while that lasts is told by a second miner, which nobody attacks and the same "
-            "client asks as often."
+            "What the machine itself adds while that lasts is told by a second miner, which nobody attacks and the "
+            "same client asks as often."
         ),
         figures=tuple(figures),
         notes=(f"What the attackers got: {json.dumps(found.attacks)}",),
