@@ -56,9 +56,9 @@ class _Flow(Generic[T]):
 class FairQueue(Generic[T]):
     """What waits for one server, by flow. A call takes O(log of the flows that wait), and as much for each passed over.
 
-    Of what waits in a flow of weight w, what is next starts after at most floor(v / w) + 1 starts of each other flow of
-    weight v, whatever those ask for, from when it may start. What is its owner's first is next after at most one of each
-    other owner.
+    Of what waits in a flow of weight w, what is next starts after at most floor(v / w) + 1 starts of each other flow
+    of weight v, whatever those ask for, from when it may start. What is its owner's first is next after at most one of
+    each other owner.
     """
 
     def __init__(self, weight_of: Callable[[str], float] = lambda flow: 1.0) -> None:
