@@ -151,10 +151,10 @@ class Turns:
 class Turn:
     """One request's place at a pod, or its waiting for one."""
 
-    __slots__ = ("_client", "_granted", "_pods", "_since", "_turns", "twin")
+    __slots__ = ("_granted", "_pods", "_since", "_turns", "client", "twin")
 
     def __init__(self, turns: Turns, twin: str, client: str = "") -> None:
-        self._turns, self.twin, self._client = turns, twin, client
+        self._turns, self.twin, self.client = turns, twin, client
         self._pods: frozenset[Pod] = frozenset()
         self._granted: asyncio.Future[Pod] | None = None
         self._since: float | None = None
@@ -183,7 +183,7 @@ class Turn:
         if self._granted is None:
             self._granted = asyncio.get_running_loop().create_future()
         for pod in joined:
-            self._turns.queue(pod).join(self.twin, self, owner=self._client)
+            self._turns.queue(pod).join(self.twin, self, owner=self.client)
         for pod in wanted:
             if not self._granted.done():
                 self._turns.grant(pod)  # it may take more than it did

@@ -184,16 +184,42 @@ def test_weights_are_read() -> None:
     assert parse(["--pool", "p", "--twin-weights", "asha=2,bina=0.5"], {}).twin_weights == {"asha": 2.0, "bina": 0.5}
 
 
+async def another_client(miner: RunningMiner) -> dict[str, str]:
+    """Return the headers of a second client, once it is known."""
+    (miner.access_dir / "quiet").write_text("another-token-of-good-length\n")
+    headers = {"Authorization": "Bearer another-token-of-good-length"}
+
+    async def is_known() -> bool:
+        async with miner.client.get("/v1/models", headers=headers) as response:
+            return response.status == 200
+
+    await eventually_async(is_known)
+    return headers
+
+
+async def test_of_one_twin_a_client_whose_questions_take_all_places_to_wait_keeps_no_other_out(tmp_path: Path) -> None:
+    async with full_engine(tmp_path, flood=12, max_held=8) as (miner, agent, tasks):
+        headers = await another_client(miner)
+        assert (await miner.ask("indra"))[0] == 429
+        one = asyncio.create_task(miner.ask("indra", headers=headers))
+        await eventually(lambda: waiting(miner) == 9)
+        release(agent)
+        assert {(await each)[0] for each in (*tasks, one)} == {200}
+
+
+async def test_of_one_twin_a_client_that_runs_as_many_as_may_keeps_no_other_out(tmp_path: Path) -> None:
+    async with full_engine(tmp_path, flood=12, max_in_flight=12) as (miner, agent, tasks):
+        headers = await another_client(miner)
+        assert (await miner.ask("indra"))[0] == 429
+        one = asyncio.create_task(miner.ask("indra", headers=headers))
+        await eventually(lambda: waiting(miner) == 9)
+        release(agent)
+        assert {(await each)[0] for each in (*tasks, one)} == {200}
+
+
 async def test_of_one_twin_a_client_that_floods_keeps_no_other_client_waiting(tmp_path: Path) -> None:
     async with full_engine(tmp_path) as (miner, agent, tasks):
-        (miner.access_dir / "quiet").write_text("another-token-of-good-length\n")
-        headers = {"Authorization": "Bearer another-token-of-good-length"}
-
-        async def is_known() -> bool:
-            async with miner.client.get("/v1/models", headers=headers) as response:
-                return response.status == 200
-
-        await eventually_async(is_known)
+        headers = await another_client(miner)
         one = asyncio.create_task(miner.ask("indra", text="the quiet one's", headers=headers))
         await eventually(lambda: waiting(miner) == 17)
         release(agent)
