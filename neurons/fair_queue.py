@@ -3,11 +3,13 @@
 SFQ (Goyal, Vin, Cheng 1996) for a server that works on D at once (SFQ(D): Jin, Chase, Kaur, SIGMETRICS 2004). Each flow
 has a start tag in a virtual time: what it has been given, divided by its weight, and never less than where all are. The
 lowest tag is next. A flow that rested takes nothing along, neither a claim nor a debt of more than one start.
+Within a flow its owners have the starts in rotation.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
@@ -21,19 +23,42 @@ _MOST_AT_REST: Final = 1024
 class _Flow(Generic[T]):
     name: str
     weight: float
-    waiting: dict[T, None] = field(default_factory=dict)
-    """What waits, in the order in which it came."""
+    owners: dict[T, str] = field(default_factory=dict)
+    """Of what waits."""
+    waiting: OrderedDict[str, dict[T, None]] = field(default_factory=OrderedDict)
+    """What waits, by owner, whose turn comes first before the others; each one's in the order in which it came."""
     finish: float = 0.0
     """Virtual time at which its last start is paid for."""
     entry: int = 0
     """Number of its entry in the heap that counts."""
 
+    def add(self, item: T, owner: str) -> None:
+        self.owners[item] = owner
+        self.waiting.setdefault(owner, {})[item] = None
+
+    def remove(self, item: T) -> None:
+        owner = self.owners.pop(item)
+        left = self.waiting[owner]
+        del left[item]
+        if not left:
+            del self.waiting[owner]
+
+    def take(self) -> T:
+        """Remove and return what is next; its owner's next one comes after one of each other owner."""
+        owner, items = next(iter(self.waiting.items()))
+        item = next(iter(items))
+        self.remove(item)
+        if items:
+            self.waiting.move_to_end(owner)
+        return item
+
 
 class FairQueue(Generic[T]):
     """What waits for one server, by flow. A call takes O(log of the flows that wait), and as much for each passed over.
 
-    Of what waits in a flow of weight w, the first starts after at most floor(v / w) + 1 starts of each other flow of
-    weight v, whatever those ask for, from when it may start.
+    Of what waits in a flow of weight w, what is next starts after at most floor(v / w) + 1 starts of each other flow
+    of weight v, whatever those ask for, from when it may start. What is its owner's first is next after at most one of
+    each other owner.
     """
 
     def __init__(self, weight_of: Callable[[str], float] = lambda flow: 1.0) -> None:
@@ -50,13 +75,13 @@ class FairQueue(Generic[T]):
         """Return how many wait."""
         return self._waiting
 
-    def join(self, name: str, item: T) -> None:
-        """Let one wait, behind those of its flow."""
+    def join(self, name: str, item: T, *, owner: str = "") -> None:
+        """Let one wait, behind those of its flow and owner."""
         flow = self._flow(name)
-        if item in flow.waiting:
+        if item in flow.owners:
             return
         first = not flow.waiting
-        flow.waiting[item] = None
+        flow.add(item, owner)
         self._waiting += 1
         if first:
             self._push(flow, max(self._now, flow.finish))
@@ -64,9 +89,9 @@ class FairQueue(Generic[T]):
     def leave(self, name: str, item: T) -> None:
         """Let one wait no longer, if it does."""
         flow = self._flows.get(name)
-        if flow is None or item not in flow.waiting:
+        if flow is None or item not in flow.owners:
             return
-        del flow.waiting[item]
+        flow.remove(item)
         self._waiting -= 1
         if not flow.waiting:
             flow.entry = 0  # what is in the heap of it counts no longer
@@ -84,8 +109,7 @@ class FairQueue(Generic[T]):
             if not may(flow.name):
                 passed_over.append(entry)
                 continue
-            found = next(iter(flow.waiting))
-            del flow.waiting[found]
+            found = flow.take()
             self._waiting -= 1
             self._charge(flow, start)
             if flow.waiting:

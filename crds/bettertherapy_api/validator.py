@@ -39,6 +39,8 @@ JUDGE_KEY: Final = "key"
 """Key of the Secret that scoring.judge.secretRef names."""
 LEDGER_URI_KEY: Final = "uri"
 """Key of the Secret that ledger.uriSecretRef names."""
+LEDGER_OWNER_URI_KEY: Final = "ownerUri"
+"""Key of the same, which may be left out: the address by a role that may make tables, for the Job that does."""
 _HOST: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 
 

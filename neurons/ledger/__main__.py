@@ -27,6 +27,8 @@ from neurons.ledger.retention import Retention
 from neurons.store import StoreError, join, open_store
 
 URL_VARIABLE: Final = "LEDGER_URL"
+OWNER_URL_VARIABLE: Final = "LEDGER_OWNER_URL"
+"""Of `migrate`: by a role that may make tables, where the one of LEDGER_URL may not."""
 _SECONDS: Final = 60.0
 """A person can wait longer than a patient."""
 DEFAULT_URL: Final = "sqlite:////var/lib/ledger/ledger.db"
@@ -37,7 +39,8 @@ _MOST_RETAINED: Final = 36_500
 _TOLD: Final = 5
 """Of those twins of which something couldn't be done, so many are named in the message."""
 _EPILOG: Final = f"""\
-The ledger's address is --url, or ${URL_VARIABLE}, or {DEFAULT_URL}.
+The ledger's address is --url, or ${URL_VARIABLE}, or {DEFAULT_URL};
+of migrate --url, or ${OWNER_URL_VARIABLE}, or else as of the others.
 What was done is written to standard output as one JSON document. Exit status:
 0 done, 1 not done (standard error says why), 2 the command line is wrong.
 """
@@ -46,8 +49,9 @@ What was done is written to standard output as one JSON document. Exit status:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     given = _parser().parse_args(arguments)
-    url: str = given.url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
     run: Callable[[str, argparse.Namespace], Awaitable[Any]] = given.run
+    owner = os.environ.get(OWNER_URL_VARIABLE) if run is _migrate else None
+    url: str = given.url or owner or os.environ.get(URL_VARIABLE) or DEFAULT_URL
     try:
         done = asyncio.run(_finish(run(url, given)))
     except (LedgerError, StoreError, OSError) as error:

@@ -18,13 +18,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from neurons.ledger.errors import LedgerDown, LedgerError, SchemaMismatch
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The migration that these tables need."""
 _ERASING: Final = 0x6C656467
 """PostgreSQL's advisory lock: writers share it, an erasure has it alone."""
 _BUSY_SECONDS: Final = 30.0
 _STATEMENT_GRACE_SECONDS: Final = 5.0
 """The server itself ends a statement so long after this side gave up: one whose asker was killed runs no longer."""
+_NO_RIGHT: Final = "42501"
+"""PostgreSQL's insufficient_privilege."""
 _TLS_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
@@ -177,6 +179,11 @@ class Database:
         if state.startswith("42P01") or "no such table" in said or "no such column" in said:
             self._checked = False
             return SchemaMismatch(f"{self.where} lacks tables. Run `python -m neurons.ledger migrate`.")
+        if state == _NO_RIGHT:
+            return LedgerDown(
+                f"{self.where}: its role may not do that. Make tables by their owner's address (LEDGER_OWNER_URL), and "
+                "let this one read and write them (docs/ledger.md)."
+            )
         cause = getattr(original, "__cause__", None) or original
         if state[:2] in ("22", "23") or (
             self.embedded and isinstance(cause, sqlite3.IntegrityError | sqlite3.DataError)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import date
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +12,7 @@ from typing import Final, Protocol, Self
 from sqlalchemy import Table, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from neurons.ledger import backup, dataset, erasure, reading, rounds, schema, writing
+from neurons.ledger import backup, dataset, erasure, reading, rounds, schema, sign_outs, writing
 from neurons.ledger.codec import TABLE_OF, Row, to_row
 from neurons.ledger.database import Database
 from neurons.ledger.dataset import Bounds, Choice, Day
@@ -255,6 +255,18 @@ class Ledger:
             await writing.write_rows(connection, rows)
             await self._look_at_trainings(connection, rows)
             return True
+
+    async def sign_out(self, sign_in_ids: Collection[str], *, kept_seconds: float) -> None:
+        """Note that these sign-ins of the pages have ended, for so long at least."""
+        await self.ready_or_made()
+        async with self.database.writing() as connection:
+            await sign_outs.add(connection, sign_in_ids, at_ms=now_ms(), kept_ms=int(kept_seconds * 1000))
+
+    async def signed_out(self, sign_in_id: str) -> bool:
+        """Tell whether this sign-in of the pages has ended."""
+        await self.ready_or_made()  # an embedded one may be younger than who signs in
+        async with self.database.reading() as connection:
+            return await sign_outs.has(connection, sign_in_id)
 
     async def recalled(self, *, twin_uid: str | None = None) -> tuple[DatasetLine, ...]:
         """Return the exported lines of patients who were erased or have withdrawn consent: to be learned no more."""

@@ -186,6 +186,8 @@ RETRAININGS: Final = Table(
     _at(), _at("done_at_ms", optional=True),
     Index(None, "twin_uid"),
 )  # fmt: skip
+SIGN_OUTS: Final = Table("sign_outs", METADATA, _id("sign_in_id", key=True), _at(), Index(None, "at_ms"))
+"""Sign-ins of the pages that ended. Nothing in them says whose they were."""
 
 OF_PATIENTS: Final = (
     "round_answers", "round_items", "corrections", "preferences", "ratings", "chosen", "answers",

@@ -32,6 +32,10 @@ UNPROVEN_SMALL_PERCENT: Final = 75
 """And small ones: what is large, and slow, must not keep validators' questions out, which are small."""
 SMALL_BYTES: Final = 128 * 1024
 """What a question without a long history holds."""
+_KEPT_PART: Final = 4
+"""So many times smaller than what isn't one client's is what is kept for those that hold little."""
+_KEPT_SHARES: Final = 8
+"""So many times what a client has of that is left for others; of its last half each has what is small."""
 _WRITTEN: Final = 3
 """Times that a body's bytes are there: as read, as written for an engine, and on their way to it."""
 _COPIES: Final = 1 + _WRITTEN
@@ -69,7 +73,9 @@ class RequestMemory:
         client_requests: int = CLIENT_REQUESTS,
         process: str = "miner",
     ) -> None:
-        """`client_percent` is the most that one client may have of `most_bytes`, so that others have the rest;
+        """`client_percent` is the most that one client may have of `most_bytes`, so that others have the rest, and what
+        it may have of whatever others leave: of 50, no more than is left for others still. So it falls as others hold
+        something, and a quarter of what isn't one client's is for those that hold little. Of 100, all.
         `large_percent`, the most of that that its bodies may have which are not small, where many ask as one client.
 
         `process`: what errors call it.
@@ -78,6 +84,7 @@ class RequestMemory:
         self._most_requests = client_requests
         self._requests: dict[str, int] = {}
         self.most = most_bytes
+        self._percent = client_percent
         self._most_of_client = max(most_bytes * client_percent // 100, REQUEST_BYTES + MAX_BODY_BYTES)
         one = min(self._most_of_client, REQUEST_BYTES + _COPIES * MAX_BODY_BYTES)
         self._most_of_large = max(self._most_of_client * large_percent // 100, one)
@@ -127,15 +134,42 @@ class RequestMemory:
                 "one client may have for such: send this one when others are answered, or a shorter one",
                 retry_after=RETRY_AFTER_SECONDS,
             )
+        if client is not None and not self._leaves_room(own + size, size):
+            self._refuse_beside_others(own, size)
         percent = UNPROVEN_SMALL_PERCENT if size <= SMALL_BYTES else UNPROVEN_PERCENT
         anybodys = max(self.most * percent // 100, REQUEST_BYTES + MAX_BODY_BYTES)
         if self.held + size > self.most or (client is None and self.unproven + size > anybodys):
-            raise unavailable(
-                f"requests hold {self.held} bytes already, of {self.most} that this {self._process} has for them: "
-                "send this one again in a moment",
+            raise self._full()
+
+    def _leaves_room(self, own: int, size: int) -> bool:
+        """Tell whether others still have theirs where a client has `own` bytes, `size` of them from now on."""
+        if own <= SMALL_BYTES or self._percent == 100:
+            return True
+        left = self.most - self.held - size
+        kept = self.most * (100 - self._percent) // (100 * _KEPT_PART)
+        if left >= kept:
+            return own <= left * self._percent // (100 - self._percent)
+        return left >= kept // 2 and own <= left // _KEPT_SHARES
+
+    def _refuse_beside_others(self, own: int, size: int) -> None:
+        """Raise RequestError: 429 for a client that has as much as others have, 503 for one that has less."""
+        sharers = len(self._clients) + (not own)
+        if own and own + size > self.most // sharers:
+            raise overloaded(
+                f"requests of this client hold {own} bytes of this {self._process}'s memory, and {sharers} clients "
+                "hold something: none gets more of it than is left for others. Send this one when others are answered, "
+                "or a shorter one",
                 retry_after=RETRY_AFTER_SECONDS,
-                code="overloaded",
             )
+        raise self._full()
+
+    def _full(self) -> RequestError:
+        return unavailable(
+            f"requests hold {self.held} bytes already, of {self.most} that this {self._process} has for them: "
+            "send this one again in a moment",
+            retry_after=RETRY_AFTER_SECONDS,
+            code="overloaded",
+        )
 
     def begin(self, client: str) -> None:
         """Count a client's request; raises RequestError (429) where it has too many."""

@@ -21,6 +21,7 @@ from neurons.miner.asked import EngineRequest
 from neurons.miner.attempt import MAX_BEGUN, Attempt
 from neurons.miner.cache import AnswerCache, Keeping, key_of, may_be_kept
 from neurons.miner.continuation import Finish, GoOn, Impossible, plan
+from neurons.miner.crowd import Crowd
 from neurons.miner.demand import Demand
 from neurons.miner.drawing import Drawing, Undrawn
 from neurons.miner.errors import (
@@ -48,7 +49,6 @@ from neurons.miner.tracing import exemplar_of
 from neurons.miner.turns import Turn, Turns, in_whole_seconds
 from neurons.miner.upstream import Upstream
 from neurons.pool_tokens import PoolTokens
-from neurons.shares import Shares
 
 FIRST_PAUSE_SECONDS: Final = 0.05
 MAX_PAUSE_SECONDS: Final = 0.5
@@ -88,8 +88,8 @@ class Relay:
         )
         self._spread = Spread()
         self._turns = Turns(settings.twin_weights, waited=metrics.turn_seconds.observe)
-        self._running = Shares(settings.max_in_flight)
-        self._held = Shares(settings.max_held)
+        self._running = Crowd(settings.max_in_flight)
+        self._held = Crowd(settings.max_held)
         self.draining = False
         self._idle = asyncio.Event()
 
@@ -117,11 +117,11 @@ class Relay:
         return True
 
     async def answer(
-        self, asked: EngineRequest, *, session: bytes, outlet: Outlet, trace: Mapping[str, str]
+        self, asked: EngineRequest, *, client: str, session: bytes, outlet: Outlet, trace: Mapping[str, str]
     ) -> web.StreamResponse:
         """Answer one checked request; raises RequestError when nothing was forwarded yet."""
         started = time.monotonic()
-        twin = self._admit(asked.twin)
+        twin = self._admit(asked.twin, client)
         attempt = Attempt(
             asked=asked,
             session=session,
@@ -129,11 +129,11 @@ class Relay:
             headers={**JSON_HEADERS, names.TWIN_HEADER: twin.name, **trace},
             started=started,
             twin=twin,
-            turn=self._turns.turn(twin.name),
+            turn=self._turns.turn(twin.name, client),
             draws=self._drawing.wanted(asked),
         )
         code = CODE_CLIENT_GONE
-        self._running.begin(twin.name)
+        self._running.begin(twin.name, client)
         self._spread.begin(twin.name)
         try:
             async with asyncio.timeout(self._settings.request_seconds):
@@ -163,7 +163,7 @@ class Relay:
         finally:
             self._leave_line(attempt)
             self._spread.end(twin.name)
-            self._running.end(twin.name)
+            self._running.end(twin.name, client)
             if not self._running.total:
                 self._idle.set()
             version = attempt.version.served_name if attempt.version is not None else ""
@@ -173,7 +173,7 @@ class Relay:
                 seconds = self._metrics.series(twin.name, version).request_seconds
                 seconds.observe(time.monotonic() - started, exemplar_of(attempt.headers))
 
-    def _admit(self, name: str) -> TwinRoute:
+    def _admit(self, name: str, client: str) -> TwinRoute:
         """Return the twin that is asked; raises RequestError when it can't be now."""
         twin = self._tables.snapshot.twins.get(name)
         if twin is None and self._tables.known:
@@ -182,11 +182,11 @@ class Relay:
         if twin is None:
             self._metrics.count("", "", "503")
             raise unavailable("the miner has read no routing yet", retry_after=RETRY_AFTER_SECONDS, code="no_table")
-        if not self._running.admits(twin.name, of=len(self._tables.snapshot.twins)):
+        if not self._running.admits(twin.name, client, twins=len(self._tables.snapshot.twins)):
             self._metrics.count(twin.name, "", "429")
             raise overloaded(
-                f"{self.in_flight} requests are running, which is this miner's limit, and twin {name!r} has its share "
-                "of them",
+                f"{self.in_flight} requests are running, which is this miner's limit, and twin {name!r} and this "
+                "client have their share of them",
                 retry_after=1,
             )
         return twin
@@ -305,10 +305,10 @@ class Relay:
         """
         turn, twin = attempt.turn, attempt.twin.name
         if not attempt.in_line:
-            if not self._held.admits(twin, of=len(self._tables.snapshot.twins)):
-                raise self._too_many(turn, f"as many as may, {self._held.running(twin)}, wait already")
+            if not self._held.admits(twin, turn.client, twins=len(self._tables.snapshot.twins)):
+                raise self._too_many(turn, f"as many as may, {self._held.of_twin(twin)}, wait already")
             attempt.in_line = True
-            self._held.begin(twin)
+            self._held.begin(twin, turn.client)
             self._metrics.held.set(self._held.total)
         turn.wait_at(usable)
         left = self._settings.turn_seconds - (turn.waited or 0.0)
@@ -332,7 +332,7 @@ class Relay:
         attempt.turn.leave()
         if attempt.in_line:
             attempt.in_line = False
-            self._held.end(attempt.turn.twin)
+            self._held.end(attempt.turn.twin, attempt.turn.client)
             self._metrics.held.set(self._held.total)
 
     async def _ask(self, attempt: Attempt, pod: Pod, version: VersionRoute) -> web.StreamResponse:
@@ -375,12 +375,13 @@ class Relay:
 
     async def _hold(self, attempt: Attempt, number: int, left: float, pause: float | None) -> None:
         """Wait for a newer table, at most `left` seconds or `pause`. Raises RequestError when the time is up."""
-        twin = attempt.twin.name
+        twin, client = attempt.twin.name, attempt.turn.client
         if left <= 0 and attempt.retry_after is not None:
             raise overloaded(f"all engine pods of twin {twin!r} are busy", retry_after=attempt.retry_after)
-        if not self._held.admits(twin, of=len(self._tables.snapshot.twins)):
+        if not self._held.admits(twin, client, twins=len(self._tables.snapshot.twins)):
             raise overloaded(
-                f"{self._held.total} requests wait for an engine pod already, and twin {twin!r} has its share of them",
+                f"{self._held.total} requests wait for an engine pod already, and twin {twin!r} and this client have "
+                "their share of them",
                 retry_after=RETRY_AFTER_SECONDS,
             )
         if left <= 0:
@@ -390,7 +391,7 @@ class Relay:
                 retry_after=RETRY_AFTER_SECONDS,
                 code="no_pod_ready",
             )
-        self._held.begin(twin)
+        self._held.begin(twin, client)
         self._metrics.held.set(self._held.total)
         without_pods = not self._tables.snapshot.ready_pods
         if without_pods:
@@ -400,7 +401,7 @@ class Relay:
         finally:
             if without_pods:
                 self._demand.end()
-            self._held.end(twin)
+            self._held.end(twin, client)
             self._metrics.held.set(self._held.total)
 
     def _pass_on(self, attempt: Attempt, refused: Refused) -> web.StreamResponse:

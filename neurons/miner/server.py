@@ -168,7 +168,7 @@ class MinerServer:
                 raise
             asked.named = asked.named or SESSION_HEADER in headers
             way = outlet(asked, held)
-            response = await self._relay.answer(asked, session=session, outlet=way, trace=seen.trace)
+            response = await self._relay.answer(asked, client=client, session=session, outlet=way, trace=seen.trace)
             if isinstance(response, web.Response) and not response.prepared and is_large(response):
                 # Sent here, as long as it is counted: a client that reads slowly keeps it in this miner's memory.
                 self._finish(response, seen)

@@ -3,7 +3,7 @@
 An engine answers in the order in which it was asked. So it is asked for no more at once than it runs, and what waits,
 waits here, where each pod has a fair queue (`fair_queue`) of twins. While several twins ask, an eighth of its places is
 for those that have less than their share: who comes beside a flood needn't wait until something of that ends. Besides,
-no place stands empty while somebody waits for it.
+no place stands empty while somebody waits for it. Of one twin the clients that wait have its places in rotation.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class Turns:
         """By twin: when it asked last."""
         self._looked_at = -math.inf
 
-    def turn(self, twin: str) -> Turn:
-        """Return what one request has or waits for: nothing yet."""
-        return Turn(self, twin)
+    def turn(self, twin: str, client: str = "") -> Turn:
+        """Return what one request of a client has or waits for: nothing yet."""
+        return Turn(self, twin, client)
 
     def running(self, twin: str) -> int:
         """Return how many places a twin has."""
@@ -151,10 +151,10 @@ class Turns:
 class Turn:
     """One request's place at a pod, or its waiting for one."""
 
-    __slots__ = ("_granted", "_pods", "_since", "_turns", "twin")
+    __slots__ = ("_granted", "_pods", "_since", "_turns", "client", "twin")
 
-    def __init__(self, turns: Turns, twin: str) -> None:
-        self._turns, self.twin = turns, twin
+    def __init__(self, turns: Turns, twin: str, client: str = "") -> None:
+        self._turns, self.twin, self.client = turns, twin, client
         self._pods: frozenset[Pod] = frozenset()
         self._granted: asyncio.Future[Pod] | None = None
         self._since: float | None = None
@@ -183,7 +183,7 @@ class Turn:
         if self._granted is None:
             self._granted = asyncio.get_running_loop().create_future()
         for pod in joined:
-            self._turns.queue(pod).join(self.twin, self)
+            self._turns.queue(pod).join(self.twin, self, owner=self.client)
         for pod in wanted:
             if not self._granted.done():
                 self._turns.grant(pod)  # it may take more than it did

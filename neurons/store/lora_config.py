@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from typing import Any, Final
 
 from neurons.store.errors import AdapterInvalid
+from neurons.store.lora_patterns import Patterns, wrong_key, wrong_size
 
 CONFIG_FILE: Final = "adapter_config.json"
 MAX_CONFIG_BYTES: Final = 1024 * 1024
 _PLAIN_INITS: Final = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 """Values of init_lora_weights that leave a saved adapter a plain LoRA; vLLM's own list."""
-_PLAIN_KEY: Final = re.compile(r"[\w.-]+")
-_REPEATED_GROUP: Final = re.compile(r"\)\s*[*+?{]|\(\?[^:]|\\\d")
-_REPEATS: Final = re.compile(r"[*+{]")
+MOST_RANK: Final = 65_536
+"""Beyond any layer's width."""
+_A_RANK: Final = f"a whole number from 1 to {MOST_RANK}"
+RANK_PATTERN: Final = "rank_pattern"
+ALPHA_PATTERN: Final = "alpha_pattern"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,28 +31,29 @@ class LoraConfig:
     """What the engine's arithmetic takes from adapter_config.json."""
 
     rank: int
-    rank_pattern: Mapping[str, int] = field(default_factory=dict)
-    alpha: float = 1.0
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    ranks: Patterns
+    """Of modules that have others (rank_pattern)."""
+    alpha: float
+    alphas: Patterns
     rank_stabilised: bool = False
     """rsLoRA: alpha over the square root of the rank."""
 
     @property
     def highest_rank(self) -> int:
         """The rank that the engine holds against its --max-lora-rank: patterns count even where they match nothing."""
-        return max([self.rank, *self.rank_pattern.values()])
+        return max(self.rank, int(self.ranks.highest))
 
     def rank_of(self, module: str) -> int:
         """Return the rank of a module, named without `base_model.model.`; the first pattern that fits counts.
 
-        A pattern fits where it matches the end of the name, from a dot on: PEFT's rule and vLLM's.
+        Raises AdapterInvalid where patterns take too long to try.
         """
-        return next((rank for key, rank in self.rank_pattern.items() if _fits(key, module)), self.rank)
+        return int(self.ranks.value_for(module) or self.rank)
 
     def scale_of(self, module: str) -> float:
-        """Return by what a module's product of B and A is multiplied."""
-        alpha = next((alpha for key, alpha in self.alpha_pattern.items() if _fits(key, module)), self.alpha)
-        rank = self.rank_of(module)
+        """Return by what a module's product of B and A is multiplied; raises as `rank_of` does."""
+        found = self.alphas.value_for(module)
+        alpha, rank = self.alpha if found is None else found, self.rank_of(module)
         return alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
 
 
@@ -69,10 +71,10 @@ def parse_config(data: bytes, *, where: str) -> LoraConfig:
         raise AdapterInvalid(f"{where}: peft_type in {CONFIG_FILE} is not LORA. Only LoRA adapters can be served.")
     if found := refusals(config):
         raise AdapterInvalid(f"{where}: {CONFIG_FILE}: {'; '.join(found)}.")
-    return LoraConfig(
-        config["r"], config.get("rank_pattern") or {}, config["lora_alpha"], config.get("alpha_pattern") or {},
-        bool(config.get("use_rslora")),
-    )  # fmt: skip
+    ranks, alphas = (
+        Patterns(config.get(key) or {}, name=f"{where}: {CONFIG_FILE}: {key}") for key in (RANK_PATTERN, ALPHA_PATTERN)
+    )
+    return LoraConfig(config["r"], ranks, config["lora_alpha"], alphas, bool(config.get("use_rslora")))
 
 
 def _decoded(data: bytes, where: str) -> str:
@@ -99,7 +101,7 @@ def refusals(config: Mapping[str, Any]) -> list[str]:
 
 def _rank(config: Mapping[str, Any]) -> str | None:
     if not _is_rank(config["r"]):
-        return f"r is {_show(config['r'])}, not a whole number above 0: save the adapter again"
+        return f"r is {_show(config['r'])}, not {_A_RANK}: save the adapter again"
     return None
 
 
@@ -110,11 +112,11 @@ def _alpha(config: Mapping[str, Any]) -> str | None:
 
 
 def _rank_pattern(config: Mapping[str, Any]) -> str | None:
-    return _pattern(config, "rank_pattern", _is_rank, "a whole number above 0")
+    return _pattern(config, RANK_PATTERN, _is_rank, _A_RANK)
 
 
 def _alpha_pattern(config: Mapping[str, Any]) -> str | None:
-    return _pattern(config, "alpha_pattern", _is_number, "a number")
+    return _pattern(config, ALPHA_PATTERN, _is_number, "a number")
 
 
 def _pattern(config: Mapping[str, Any], key: str, good: Callable[[object], bool], kind: str) -> str | None:
@@ -123,10 +125,12 @@ def _pattern(config: Mapping[str, Any], key: str, good: Callable[[object], bool]
         return None
     if not isinstance(pattern, dict):
         return f"{key} is no table of modules: save the adapter again"
+    if (wrong := wrong_size(pattern)) is not None:
+        return f"{key} {wrong}: write few expressions, or the modules' plain names"
     for name, value in pattern.items():
         if not good(value):
             return f"{key} gives {name[:100]!r} {_show(value)}, not {kind}: save the adapter again"
-        if (wrong := _bad_key(name)) is not None:
+        if (wrong := wrong_key(name)) is not None:
             return f"{key} has the module name {name[:100]!r}, which {wrong}: write the modules' plain names"
     return None
 
@@ -183,35 +187,8 @@ _RULES: Final = (
 )
 
 
-@cache
-def _compiled(key: str) -> re.Pattern[str]:
-    return re.compile(rf"(.*\.)?({key})$")
-
-
-def _fits(key: str, module: str) -> bool:
-    if not _PLAIN_KEY.fullmatch(key):
-        return _compiled(key).match(module) is not None
-    # A plain name is by far the most frequent key; "." stands for any character, as in the expression that it is.
-    tail = module[-len(key) :]
-    whole = len(module) == len(key) or module[: -len(key)].endswith(".")
-    return whole and len(tail) == len(key) and all(k in (".", c) for k, c in zip(key, tail, strict=True))
-
-
-def _bad_key(key: str) -> str | None:
-    """Say why a pattern's key isn't taken: names come from a store, and some expressions take for ever to try."""
-    if _PLAIN_KEY.fullmatch(key):
-        return None
-    if len(key) > 300 or _REPEATED_GROUP.search(key) or len(_REPEATS.findall(key)) > 2:
-        return "is too costly an expression"
-    try:
-        re.compile(key)
-    except (re.error, RecursionError, OverflowError):
-        return "is no expression that can be read"
-    return None
-
-
 def _is_rank(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST_RANK
 
 
 def _is_number(value: object) -> bool:
@@ -219,7 +196,10 @@ def _is_number(value: object) -> bool:
 
 
 def _show(value: object) -> str:
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        return "too deeply nested"
     return text if len(text) <= 80 else text[:77] + "..."
 
 

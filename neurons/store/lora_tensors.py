@@ -47,8 +47,10 @@ class BaseModules:
     """The checkpoint may name everything otherwise than the engine does (Mistral's own format): an adapter of which no
     module is known is left to measuring."""
     _by_tail: Mapping[tuple[str, ...], str] = field(init=False, repr=False, default_factory=dict)
+    _heads: frozenset[str] = field(init=False, repr=False, default_factory=frozenset)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_heads", frozenset(name.partition(".")[0] for name in self.shapes if "." in name))
         if self.has_parts:
             by_tail: dict[tuple[str, ...], str] = {}
             for name in self.shapes:
@@ -60,7 +62,7 @@ class BaseModules:
         if module in self.shapes:
             return module
         head, _, rest = module.partition(".")
-        if head in _MODEL_PREFIXES and rest in self.shapes and not any(n.startswith(f"{head}.") for n in self.shapes):
+        if head in _MODEL_PREFIXES and rest in self.shapes and head not in self._heads:
             return rest  # a checkpoint of the bare model, as GPT-2's
         if self.has_parts:
             return self._by_tail.get(_tail(module))
@@ -148,7 +150,9 @@ def _check_pair(module: str, pair: Mapping[str, Tensor], config: LoraConfig, whe
                 "serves LoRA on linear layers and embeddings. Train it on those."
             )
     a, b = pair["lora_A"], pair["lora_B"]
-    rank = config.rank_of(_name_for_patterns(module))
+    named = _name_for_patterns(module)
+    rank = config.rank_of(named)
+    config.scale_of(named)  # the engine's to know; here, that its patterns can be tried in time
     # Experts that PEFT keeps in one parameter lie side by side: rank times their number.
     many = module.endswith((".experts", ".experts.base_layer"))
     fits = a.shape[0] % rank == 0 if many else a.shape[0] == rank

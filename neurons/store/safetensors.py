@@ -11,6 +11,10 @@ from typing import Any, BinaryIO, Final
 
 MAX_HEADER_BYTES: Final = 16 * 1024 * 1024
 """Of an adapter: one of 46,000 tensors (a mixture of 128 experts in 60 layers) has 7 MB. The format allows 100 MB."""
+MOST_VALUES: Final = 1_000_000
+"""Of a header, lists and tables with what stands in them: those of 46,000 tensors are 330,000."""
+MOST_DIMENSIONS: Final = 8
+"""Of a tensor: models have five at most. The product of many large numbers takes hours."""
 _PREFIX: Final = 8
 _ITEM_BYTES: Final = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
@@ -86,6 +90,8 @@ def header_length(start: bytes, *, size: int, limit: int = MAX_HEADER_BYTES) -> 
 
 
 def _tensors(text: bytes, *, data: int, size: int, known_only: bool) -> tuple[Tensor, ...]:
+    if (values := sum(map(text.count, (b",", b"[", b"{")))) > MOST_VALUES:
+        raise NotSafetensors(f"of a header with {values} values, and {MOST_VALUES} are the most that is read here")
     try:
         # Of bytes, json would guess the encoding: the library takes UTF-8 alone, and no mark before it.
         entries = json.loads(text.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
@@ -118,6 +124,8 @@ def _tensor(name: str, entry: Any, data: int, known_only: bool) -> Tensor:
         begin, end = offsets
     except (KeyError, TypeError, ValueError, IndexError):
         raise NotSafetensors(f"damaged: its header's entry {name[:200]!r} is none of a tensor: save it again") from None
+    if isinstance(shape, list) and len(shape) > MOST_DIMENSIONS:
+        raise NotSafetensors(f"of a kind that isn't read here: {name[:200]!r} has {len(shape)} dimensions")
     numbers = [begin, end, *shape] if isinstance(shape, list) and isinstance(offsets, list) else [-1]
     if not isinstance(dtype, str) or not all(_is_count(number) for number in numbers):
         raise NotSafetensors(f"damaged: its header's entry {name[:200]!r} is none of a tensor: save it again")

@@ -162,3 +162,38 @@ def test_among_places_that_are_given_back_each_backlogged_flow_has_the_same_numb
         starts[running[-1]] += 1
     each = [starts[f"flow {flow}"] for flow in range(flows)]
     assert max(each) - min(each) <= 1
+
+
+@given(STEPS, st.lists(st.sampled_from("xyz"), min_size=300, max_size=300))
+def test_those_of_a_flow_start_in_rotation_and_none_is_lost(steps: list[tuple[str, str]], owners: list[str]) -> None:
+    """An owner's first starts after at most one of each other of its flow, from when it is its owner's first."""
+    fair: FairQueue[Item] = FairQueue()
+    waiting: dict[str, list[Item]] = {owner: [] for owner in "xyz"}
+    ahead: dict[str, Counter[str]] = {}
+    whose: dict[Item, str] = {}
+    for number, ((_, step), owner) in enumerate(zip([*steps, *[("a", "next")] * len(steps)], owners * 2, strict=False)):
+        if step == "join":
+            item = ("a", number)
+            if not waiting[owner]:
+                ahead[owner] = Counter()
+            waiting[owner].append(item)
+            whose[item] = owner
+            fair.join("a", item, owner=owner)
+        elif step == "leave" and waiting[owner]:
+            fair.leave("a", waiting[owner].pop())
+            if not waiting[owner]:
+                del ahead[owner]
+        elif step == "next":
+            got = fair.next()
+            assert (got is None) == (not any(waiting.values()))
+            if got is not None:
+                mine = whose[got]
+                assert got == waiting[mine].pop(0), "of one owner the first to come is the first to start"
+                ahead.pop(mine)
+                if waiting[mine]:
+                    ahead[mine] = Counter()
+                for other, starts in ahead.items():
+                    if other != mine:
+                        starts[mine] += 1
+        assert len(fair) == sum(map(len, waiting.values()))
+        assert all(count <= 1 for starts in ahead.values() for count in starts.values())

@@ -14,11 +14,14 @@ import hashlib
 import re
 import secrets
 import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from neurons.miner.errors import RequestError, unknown_model
@@ -56,6 +59,8 @@ class ApiKey(BaseModel):
     per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 60
     burst: Annotated[int, Field(ge=1, le=100_000)] = 20
     role: Role = Role.CLIENT
+    ends: AwareDatetime | None = None
+    """From when on it is refused; None: it ends when it is taken out of the file."""
 
     @model_validator(mode="after")
     def _doctors_twins(self) -> ApiKey:
@@ -93,8 +98,9 @@ class KeysFile(BaseModel):
 class Keyring:
     """The keys that are accepted now."""
 
-    def __init__(self, file: FollowedFile[KeysFile]) -> None:
-        self._file = file
+    def __init__(self, file: FollowedFile[KeysFile], *, clock: Callable[[], float] = time.time) -> None:
+        """`clock`: seconds since 1970 (UTC)."""
+        self._file, self._clock = file, clock
         self._generation = -1
         self._by_hash: dict[str, ApiKey] = {}
         self._clients = 0
@@ -118,33 +124,52 @@ class Keyring:
 
     def known(self, authorization: str | None) -> ApiKey:
         """Return whose key the header `Authorization` has; raises RequestError (401)."""
-        scheme, _, token = (authorization or "").partition(" ")
-        token = token.strip()
-        if scheme.lower() != "bearer" or not token:
+        token = _token(authorization)
+        if token is None:
             raise RequestError(
                 401, "authentication_error", "send the header `Authorization: Bearer KEY`", code="missing_api_key"
             )
-        # A look-up by hash: its time tells nothing of a key, since nobody can choose a hash.
-        found = self.of_hash(hash_of(token)) if len(token) <= MAX_KEY_CHARACTERS else None
+        found = self._of_token(token)
         if found is None:
             raise RequestError(
                 401, "authentication_error",
                 "this key is not known here, or was taken back: ask the operator of this validator for one",
                 code="invalid_api_key",
             )  # fmt: skip
+        if found.ends is not None and self._has_ended(found):
+            raise RequestError(
+                401, "authentication_error",
+                f"this key ended on {_iso(found.ends)}: ask the operator of this validator for another",
+                code="api_key_ended",
+            )  # fmt: skip
         return found
 
     def name_of(self, authorization: str | None) -> str | None:
-        """Return whose key the header has; None of one that isn't known."""
-        try:
-            return self.known(authorization).id
-        except RequestError:
-            return None
+        """Return whose key the header has, also of one that has ended; None of one that isn't known."""
+        token = _token(authorization)
+        found = self._of_token(token) if token is not None else None
+        return found.id if found is not None else None
 
     def of_hash(self, kept: str) -> ApiKey | None:
         """Return the key with this hash, as long as it is accepted."""
+        found = self._known(kept)
+        return None if found is None or self._has_ended(found) else found
+
+    def ended(self, kept: str) -> ApiKey | None:
+        """Return the key with this hash if it is one that has ended."""
+        found = self._known(kept)
+        return found if found is not None and self._has_ended(found) else None
+
+    def _of_token(self, token: str) -> ApiKey | None:
+        # A look-up by hash: its time tells nothing of a key, since nobody can choose a hash.
+        return self._known(hash_of(token)) if len(token) <= MAX_KEY_CHARACTERS else None
+
+    def _known(self, kept: str) -> ApiKey | None:
         self._index()
         return self._by_hash.get(kept)
+
+    def _has_ended(self, key: ApiKey) -> bool:
+        return key.ends is not None and self._clock() >= key.ends.timestamp()
 
     def _take(self, key: ApiKey) -> int:
         limits = (key.id, key.per_minute, key.burst)
@@ -172,6 +197,25 @@ def check_scope(key: ApiKey, twin: str) -> None:
         raise unknown_model(twin)
 
 
+def _token(authorization: str | None) -> str | None:
+    """Return the key that a header has; None where it has none."""
+    scheme, _, token = (authorization or "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _moment(text: str) -> datetime:
+    """Read a date or a moment of a command line, which is UTC unless it says else; raises ArgumentTypeError."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date such as 2027-03-01, or 2027-03-01T18:00+05:45") from None
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).astimezone(UTC)
+
+
 def hash_of(key: str) -> str:
     """Return what is kept of a key."""
     return "sha256:" + hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
@@ -194,12 +238,17 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--role", choices=[str(role) for role in Role], default=str(Role.CLIENT), help="what it opens (%(default)s)"
     )
+    parser.add_argument(
+        "--ends", type=_moment, metavar="DATE",
+        help="the day, in UTC, or the moment from which on it is refused, such as 2027-03-01 (when it is taken out)",
+    )  # fmt: skip
     given = parser.parse_args(arguments)
     key = new_key()
     try:
         entry = ApiKey(
             id=given.id, hash=hash_of(key), twins=tuple(given.twins) if given.twins else None,
             per_minute=given.per_minute, burst=given.burst, role=Role(given.role),
+            ends=given.ends,
         )  # fmt: skip
         KeysFile(format="bettertherapy-keys/1", keys=(entry,))
     except ValueError:

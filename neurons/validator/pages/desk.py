@@ -9,7 +9,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from neurons.ledger import Correction, Ledger, LedgerError, NotFound, QuestionView, derived_id, new_id, review
-from neurons.miner.errors import RequestError, bad_request, unavailable
+from neurons.miner.errors import RequestError, bad_request
 from neurons.validator.gateway.keys import Role
 from neurons.validator.gateway.recording import now_ms
 from neurons.validator.gateway.scrubbing import Clean
@@ -17,7 +17,7 @@ from neurons.validator.pages.cleaning import cleaned, mark
 from neurons.validator.pages.doctors import Doctors
 from neurons.validator.pages.gateway import Gateway
 from neurons.validator.pages.rendering import Renderer
-from neurons.validator.pages.staff import own_twin, signed_in
+from neurons.validator.pages.staff import no_ledger, own_twin, signed_in
 from neurons.validator.pages.visit import Visit, elsewhere
 
 AT_ONCE: Final = 20
@@ -47,7 +47,7 @@ class Desk:
                 before_ms=int(before) if _WHOLE.fullmatch(before) else None,
             )  # fmt: skip
         except LedgerError:
-            raise _away() from None
+            raise no_ledger() from None
         older = found[AT_ONCE - 1].turn.question.at_ms if len(found) > AT_ONCE else None
         return self._renderer.page(
             "questions.html", visit, twin=twin, reviewed=found[:AT_ONCE], older=older, when=_when
@@ -76,7 +76,7 @@ class Desk:
         try:
             await self._gateway.recording.record(record)
         except LedgerError:
-            raise _away() from None
+            raise no_ledger() from None
         return elsewhere(visit.request.rel_url.raw_path.removesuffix("/correct"))
 
     async def learned(self, visit: Visit, twin: str) -> web.StreamResponse:
@@ -85,7 +85,7 @@ class Desk:
         try:
             lineage = await review.lineage(self._ledger().database, twin_uid=self._gateway.twins.of_ledger(twin).uid)
         except LedgerError:
-            raise _away() from None
+            raise no_ledger() from None
         return self._renderer.page("learned.html", visit, twin=twin, lineage=lineage, when=_when)
 
     def _shown(self, visit: Visit, twin: str, view: QuestionView, **more: Any) -> web.Response:
@@ -100,13 +100,13 @@ class Desk:
     async def _view(self, twin: str, question: str) -> QuestionView:
         recorder = self._gateway.recorder
         if recorder is None:
-            raise _away()
+            raise no_ledger()
         try:
             view = await recorder.question(question_id=question)
         except NotFound:
             raise _no_question() from None
         except LedgerError:
-            raise _away() from None
+            raise no_ledger() from None
         if view.question.twin.uid != self._gateway.twins.of_ledger(twin).uid:
             raise _no_question()
         return view
@@ -114,17 +114,13 @@ class Desk:
     def _ledger(self) -> Ledger:
         ledger = self._gateway.ledger
         if ledger is None:
-            raise _away()
+            raise no_ledger()
         return ledger
 
 
 def _when(at_ms: int) -> str:
     """Return a time as it is shown: UTC, to the minute."""
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at_ms / 1000))
-
-
-def _away() -> RequestError:
-    return unavailable("the ledger can't be read now: try again", retry_after=5, code="no_ledger")
 
 
 def _no_question() -> RequestError:

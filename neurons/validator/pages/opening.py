@@ -18,6 +18,7 @@ from neurons.validator.pages.licences import Licences, RegisterSettingError, reg
 from neurons.validator.pages.overview import Overview
 from neurons.validator.pages.patient import PatientPages
 from neurons.validator.pages.rendering import Renderer
+from neurons.validator.pages.signed_out import SignedOut
 from neurons.validator.pages.site import Pages
 from neurons.validator.pages.turns import Conversations
 from neurons.validator.pages.uploading import Uploading
@@ -48,6 +49,7 @@ async def open_pages(
             origin=settings.pages_origin,
             cookies=Cookies(secret, secure=settings.pages_origin.startswith("https:")),
             keyring=gateway.keyring,
+            signed_out=SignedOut(gateway.ledger),
             renderer=renderer,
             patient=patient,
             staff={

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC
 from typing import Final
 from urllib.parse import unquote
 
@@ -20,7 +21,7 @@ from neurons.validator.pages import texts as languages
 from neurons.validator.pages.cookies import STAFF, VISITOR, Cookies
 from neurons.validator.pages.patient import PatientPages
 from neurons.validator.pages.rendering import Renderer
-from neurons.validator.pages.signed_out import SignedOut
+from neurons.validator.pages.signed_out import SignedOut, UnknownSignInError
 from neurons.validator.pages.texts import Language, Texts, language_of
 from neurons.validator.pages.visit import TOKEN_FIELD, TOKEN_HEADER, Visit, elsewhere
 from neurons.wire.rates import Rates
@@ -30,6 +31,7 @@ MAX_COOKIES: Final = 16_384
 VISITOR_PER_MINUTE: Final = 12
 VISITOR_BURST: Final = 6
 """Questions of one visitor; what else a visitor changes (ratings, consent) may be four times as much."""
+_ENDED_HERE: Final = "signed out here, and other gateways will be told once the ledger can be written"
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
@@ -58,6 +60,7 @@ class Pages:
         origin: str,
         cookies: Cookies,
         keyring: Keyring,
+        signed_out: SignedOut,
         renderer: Renderer,
         patient: PatientPages,
         staff: Mapping[tuple[str, str], _Handler],
@@ -75,7 +78,7 @@ class Pages:
             all_per_minute=4 * per_minute, per_minute=4 * VISITOR_PER_MINUTE, burst=4 * VISITOR_BURST
         )
         self._secured = dict(_SECURITY)
-        self._signed_out, self._log = SignedOut(), log
+        self._signed_out, self._log = signed_out, log
         routes: dict[tuple[str, str], _Handler] = {
             ("GET", "/"): patient.choose,
             ("GET", f"/doctor/{_NAME}"): patient.talk,
@@ -112,7 +115,7 @@ class Pages:
         if file is not None and request.method in ("GET", "HEAD"):
             file.headers.update({name: value for name, value in self._secured.items() if name != "Cache-Control"})
             return file
-        visit = self._visit(request, {**shown, **self._secured}, held)
+        visit = await self._visit(request, {**shown, **self._secured}, held)
         handler: _Handler | None = None
         parts: Mapping[str, str] = {}
         try:
@@ -150,19 +153,23 @@ class Pages:
             (self._questions if handler == self._patient.ask else self._changes).count(visit.visitor.id)
         return await handler(visit, **parts)
 
-    def _visit(self, request: web.BaseRequest, shown: Mapping[str, str], held: RequestBytes) -> Visit:
+    async def _visit(self, request: web.BaseRequest, shown: Mapping[str, str], held: RequestBytes) -> Visit:
         sent = _cookies(request.headers.get("Cookie"))
         known = self._cookies.visitor(sent.get(self._cookies.name(VISITOR)))
         visitor = known or self._cookies.new_visitor()
         session = self._cookies.staff(sent.get(self._cookies.name(STAFF)))
-        if session is not None and self._signed_out.has(session):
-            session = None
-        staff = self._keyring.of_hash(session.key) if session is not None else None
+        unknown = False
+        try:
+            if session is not None and await self._signed_out.has(session):
+                session = None
+        except UnknownSignInError:
+            unknown = True
+        staff = self._keyring.of_hash(session.key) if session is not None and not unknown else None
         language = language_of(sent.get(self._cookies.name(languages.COOKIE)), request.headers.get("Accept-Language"))
         renewed = self._cookies.renewed(session) if session is not None and staff is not None else session
         return Visit(
             request=request, visitor=visitor, known=known, token=self._cookies.token(visitor), texts=Texts(language),
-            staff=staff, session=session, shown=shown,
+            staff=staff, session=session, unknown_session=unknown, shown=shown,
             set_cookie=self._cookies.of_staff(renewed) if renewed not in (None, session) else None,
             cookie_of=self._cookies.of_visitor, held=held,
         )  # fmt: skip
@@ -238,24 +245,29 @@ class Pages:
         return "/"
 
     async def _show_sign_in(self, visit: Visit) -> web.StreamResponse:
-        return self._renderer.page("sign_in.html", visit, wrong=False)
+        return self._renderer.page("sign_in.html", visit, wrong="")
 
     async def _sign_in(self, visit: Visit) -> web.StreamResponse:
         given = visit.text("key", most=MAX_KEY_CHARACTERS).strip()
-        key = self._keyring.of_hash(hash_of(given))
+        kept = hash_of(given)
+        if (ended := self._keyring.ended(kept)) is not None and ended.ends is not None:
+            self._note("a sign-in was refused: the key has ended", visit, ended)
+            since = f"{ended.ends.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+            return self._renderer.page("sign_in.html", visit, status=403, wrong=visit.texts("keyEnded", since=since))
+        key = self._keyring.of_hash(kept)
         if key is None or key.role is Role.CLIENT:
             self._note("a sign-in was refused", visit, key)
-            return self._renderer.page("sign_in.html", visit, status=403, wrong=True)
-        if visit.session is not None:
-            self._signed_out.add(visit.session)
+            return self._renderer.page("sign_in.html", visit, status=403, wrong=visit.texts("keyWrong"))
+        if visit.session is not None and not await self._signed_out.add(visit.session):
+            self._note(_ENDED_HERE, visit, visit.staff)
         visit.set_cookie = self._cookies.of_staff(self._cookies.new_staff(key.hash))
         self._note("signed in", visit, key)
         return elsewhere("/desk" if key.role is Role.DOCTOR else "/miners")
 
     async def _sign_out(self, visit: Visit) -> web.StreamResponse:
         if visit.session is not None:
-            self._signed_out.add(visit.session)
-            self._note("signed out", visit, visit.staff)
+            told = await self._signed_out.add(visit.session)
+            self._note("signed out" if told else _ENDED_HERE, visit, visit.staff)
         visit.set_cookie = self._cookies.of_staff(None)
         response = elsewhere("/")
         response.headers["Clear-Site-Data"] = '"cache"'  # whatever the browser still has of the doctor's pages

@@ -37,6 +37,8 @@ class Visit:
     """Who signed in, as long as the key is accepted."""
     session: StaffSession | None
     """By which sign-in."""
+    unknown_session: bool
+    """The browser's sign-in may have ended, which can't be told now."""
     shown: Mapping[str, str]
     """Headers of every answer."""
     known: Visitor | None

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from neurons.miner.errors import RequestError, StartError
 from neurons.validator.gateway import keys
@@ -14,6 +19,7 @@ from neurons.validator.gateway.keys import hash_of, new_key
 from neurons.validator.gateway.service import GatewayService
 from neurons.validator.gateway.settings import Settings
 from tests.unit.gateway.running_gateway import gateway, write_keys
+from tests.unit.pages.browsing import pages
 from tests.unit.receipts.keyring import VALIDATOR
 
 
@@ -111,3 +117,64 @@ def test_a_file_that_is_none_is_said_without_quoting_it(tmp_path: Path, text: st
             Settings(keys_file=path, metagraph_file=tmp_path / "m.json", state_dir=tmp_path), keypair=VALIDATOR
         )
     assert "secret-in-clear" not in str(caught.value)
+
+
+ENDS = datetime(2027, 3, 1, tzinfo=UTC)
+
+
+def ending(folder: Path, **given: Any) -> tuple[keys.Keyring, Callable[[float], None], str]:
+    """Return a ring with one key that ends, what sets its clock to so many seconds after that, and the key."""
+    key = new_key()
+    write_keys(folder / "keys.json", clinic={"key": key, "ends": "2027-03-01T00:00:00Z", **given})
+    now = [0.0]
+    ring = keys.Keyring(FollowedFile(folder / "keys.json", keys.KeysFile, what="API keys"), clock=lambda: now[0])
+
+    def at(seconds: float) -> None:
+        now[0] = ENDS.timestamp() + seconds
+
+    return ring, at, key
+
+
+def test_a_key_ends_on_its_date(tmp_path: Path) -> None:
+    ring, at, key = ending(tmp_path)
+    at(-1)
+    assert ring.known(f"Bearer {key}").id == "clinic"
+    at(0)
+    with pytest.raises(RequestError) as refused:
+        ring.known(f"Bearer {key}")
+    assert (refused.value.status, refused.value.code) == (401, "api_key_ended")
+    assert "ended on 2027-03-01T00:00:00Z" in refused.value.message
+    assert ring.of_hash(hash_of(key)) is None
+    assert ring.name_of(f"Bearer {key}") == "clinic", "the log may name it"
+    assert ring.name_of("Bearer bt-nobody") is None
+
+
+async def test_a_key_that_has_ended_opens_neither_door_and_is_logged_by_its_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    old = new_key()
+    given = {"gurung": {"key": old, "ends": "2026-01-31T00:00:00+05:45", "role": "doctor", "twins": ["indra"]}}
+    async with pages(tmp_path, names=(), keys=given) as running, running.browser() as browser:
+        for path in ("/v1/chat/completions", "/v1/ratings"):
+            status, _, document = await running.gateway.post(path, {"model": "indra"}, bearer(old))
+            assert (status, document["error"]["code"]) == (401, "api_key_ended")
+        await browser.get("/sign-in")
+        status, page = await browser.submit("/sign-in", {"key": old})
+        assert status == 403
+        assert "2026-01-30 18:15" in page
+    said = [(each.event, each.client) for each in caplog.records if getattr(each, "client", None)]
+    assert said.count(("refused: api_key_ended", "gurung")) == 2
+    assert ("a sign-in was refused: the key has ended", "gurung") in said
+
+
+def test_the_end_of_a_key_is_a_moment_that_everybody_reads_alike(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValidationError):
+        keys.ApiKey.model_validate({"id": "a", "hash": hash_of("a"), "ends": "2027-03-01T00:00:00"})
+    assert keys.main(["clinic", "--ends", "2027-03-01"]) == 0
+    entry = json.loads(capsys.readouterr().out)
+    assert entry["ends"] == "2027-03-01T00:00:00Z"
+    assert keys.ApiKey.model_validate(entry).ends == ENDS
+    with pytest.raises(SystemExit):
+        keys.main(["clinic", "--ends", "soon"])
+    assert "2027-03-01" in capsys.readouterr().err

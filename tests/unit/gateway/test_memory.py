@@ -158,6 +158,38 @@ async def test_large_bodies_of_some_visitors_keep_no_small_question_of_others_ou
         assert counted[0].held == 0
 
 
+async def test_three_keys_that_flood_leave_a_quiet_one_its_question(
+    tmp_path: Path, counted: list[RequestMemory]
+) -> None:
+    """What one key may hold falls as others hold something, and the last of it is for those that hold little."""
+    body = json.dumps({"model": "indra", "messages": [{"role": "user", "content": "x" * 60_000}]}).encode()
+    cost = REQUEST_BYTES + 4 * len(body)
+    keys = {f"flood{number}": {"key": new_key()} for number in range(3)} | {"quiet": {"key": new_key()}}
+    room = {"request_memory_bytes": 30 * cost + REQUEST_BYTES // 2}
+    async with gateway(tmp_path, names=("Alice",), keys=keys, settings=room) as running:
+        go_on = asyncio.Event()
+
+        async def slowly() -> Any:
+            yield body[:1000]
+            await go_on.wait()
+            yield body[1000:]
+
+        async def one(key: str) -> tuple[int, str]:
+            given = {"Authorization": f"Bearer {key}", "Content-Length": str(len(body))}
+            return await send(running, "/v1/chat/completions", slowly(), **given)
+
+        floods = [asyncio.create_task(one(keys[f"flood{number}"]["key"])) for number in range(3) for _ in range(16)]
+        [memory] = counted
+        await eventually(lambda: sum(each.done() for each in floods) + memory.held // cost == len(floods))
+        assert {each.result()[0] for each in floods if each.done()} <= {429, 503}
+        assert all(memory.of_client(f"flood{number}") for number in range(3)), "each has something"
+        status, _, document = await running.ask(headers=bearer(keys["quiet"]["key"]))
+        assert status == 200, document
+        go_on.set()
+        await asyncio.gather(*floods)
+        assert memory.held == 0
+
+
 async def test_nothing_stays_counted_however_a_request_ends(
     tmp_path: Path, counted: list[RequestMemory], monkeypatch: pytest.MonkeyPatch
 ) -> None:

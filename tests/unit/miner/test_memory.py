@@ -8,6 +8,7 @@ import json
 import os
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from neurons.miner.settings import MAX_BODY_BYTES
 from neurons.wire.signer import RequestSigner
 from tests.unit.miner.engine_bodies import VERSION, twin_of
 from tests.unit.miner.fake_agent import FakeAgent
-from tests.unit.miner.running_miner import RunningMiner, Twin, eventually, held, version
+from tests.unit.miner.running_miner import RunningMiner, Twin, eventually, eventually_async, held, version
 from tests.unit.miner.signing_miner import CHAT, on_subnet, validator
 from tests.unit.receipts.keyring import MINER, STRANGER, VALIDATOR
 
@@ -294,6 +295,87 @@ async def test_one_client_has_so_many_requests_at_once_and_no_more(tmp_path: Pat
         miner.report([agent])
         assert [(await each)[0] for each in waiting] == [200] * 3
         assert (await miner.ask("indra"))[0] == 200
+
+
+async def test_three_clients_that_flood_leave_a_quiet_one_its_question(tmp_path: Path) -> None:
+    body = json.dumps({"model": "indra", "messages": [{"role": "user", "content": "x" * 60_000}]}).encode()
+    room = 30 * (REQUEST_BYTES + 4 * len(body)) + REQUEST_BYTES // 2
+    go_on = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield body[:1000]
+        await go_on.wait()
+        yield body[1000:]
+
+    async with (
+        FakeAgent(pod="a", holds=held(INDRA)) as agent,
+        RunningMiner(tmp_path, request_memory_bytes=room) as miner,
+    ):
+        for name in ("flood0", "flood1", "flood2"):
+            (miner.access_dir / name).write_text(f"{name}-has-a-token\n")
+        miner.route({"indra": Twin(versions=(INDRA,))})
+        miner.report([agent])
+
+        async def one(client: str) -> int:
+            headers = {"Authorization": f"Bearer {client}-has-a-token", "Content-Length": str(len(body))}
+            async with miner.client.post("/v1/chat/completions", data=slowly(), headers=headers) as response:
+                return response.status
+
+        async def is_known() -> bool:
+            async with miner.client.get("/v1/models", headers={"Authorization": "Bearer flood2-has-a-token"}) as answer:
+                return answer.status == 200
+
+        await eventually_async(is_known)
+        floods = [asyncio.create_task(one(f"flood{number}")) for number in range(3) for _ in range(16)]
+        await eventually(lambda: sum(each.done() for each in floods) >= 3 * 16 - 30)
+        assert {each.result() for each in floods if each.done()} <= {429, 503}
+        status, _, document = await miner.ask("indra")
+        assert status == 200, document
+        go_on.set()
+        await asyncio.gather(*floods)
+
+
+def hold(memory: RequestMemory, client: str, size: int) -> int:
+    """Let a client hold as many requests of so many bytes as it may; returns how many."""
+    for count in range(10_000):
+        try:
+            memory.check(client, size)
+        except RequestError:
+            return count
+        memory.change(client, size)
+    raise AssertionError("there is no end to it")
+
+
+@pytest.mark.parametrize("clients", [1, 2, 3, 10, 40])
+@pytest.mark.parametrize("size", [REQUEST_BYTES, 264 * 1024, 4 * MAX_BODY_BYTES])
+def test_however_many_clients_flood_one_that_holds_nothing_has_room(clients: int, size: int) -> None:
+    memory = RequestMemory(REQUEST_MEMORY_BYTES)
+    shares = [hold(memory, f"flood{number}", size) * size for number in range(clients)]
+    assert shares[0] > REQUEST_MEMORY_BYTES // 2 - size - 1, "one alone has its half"
+    assert memory.held <= REQUEST_MEMORY_BYTES
+    assert hold(memory, "quiet", REQUEST_BYTES + 20_000) >= 2
+    other = RequestMemory(REQUEST_MEMORY_BYTES)
+    for _ in range(REQUEST_MEMORY_BYTES // size):
+        for number in range(clients):  # who come together share alike
+            with suppress(RequestError):
+                other.check(f"flood{number}", size)
+                other.change(f"flood{number}", size)
+    had = [other.of_client(f"flood{number}") for number in range(clients)]
+    assert max(had) - min(had) <= size
+    assert hold(other, "quiet", REQUEST_BYTES + 20_000) >= 2
+
+
+def test_a_client_that_holds_more_than_its_share_is_told_of_the_others() -> None:
+    memory = RequestMemory(REQUEST_MEMORY_BYTES)
+    for client in ("a", "b", "c"):
+        memory.change(client, REQUEST_MEMORY_BYTES // 5)
+    with pytest.raises(RequestError) as refused:
+        memory.check("a", REQUEST_MEMORY_BYTES // 5)
+    assert (refused.value.status, refused.value.code) == (429, "overloaded")
+    assert "3 clients hold something" in refused.value.message
+    with pytest.raises(RequestError) as full:
+        memory.check("d", REQUEST_MEMORY_BYTES // 3)
+    assert full.value.status == 503, "it holds nothing, and others have it all"
 
 
 def test_all_that_was_counted_is_given_back() -> None:

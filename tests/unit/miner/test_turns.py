@@ -12,7 +12,7 @@ import pytest
 
 from neurons.miner.settings import parse
 from tests.unit.miner.fake_agent import FakeAgent
-from tests.unit.miner.running_miner import RunningMiner, Twin, eventually, held, version
+from tests.unit.miner.running_miner import RunningMiner, Twin, eventually, eventually_async, held, version
 
 FLOOD, LIGHT, THIRD = version("indra", "a"), version("asha", "b"), version("bina", "c")
 TWINS = {each: Twin(versions=(of,)) for each, of in {"indra": FLOOD, "asha": LIGHT, "bina": THIRD}.items()}
@@ -182,3 +182,48 @@ def test_weights_that_are_none_are_refused_in_words(given: str, capsys: pytest.C
 
 def test_weights_are_read() -> None:
     assert parse(["--pool", "p", "--twin-weights", "asha=2,bina=0.5"], {}).twin_weights == {"asha": 2.0, "bina": 0.5}
+
+
+async def another_client(miner: RunningMiner) -> dict[str, str]:
+    """Return the headers of a second client, once it is known."""
+    (miner.access_dir / "quiet").write_text("another-token-of-good-length\n")
+    headers = {"Authorization": "Bearer another-token-of-good-length"}
+
+    async def is_known() -> bool:
+        async with miner.client.get("/v1/models", headers=headers) as response:
+            return response.status == 200
+
+    await eventually_async(is_known)
+    return headers
+
+
+async def test_of_one_twin_a_client_whose_questions_take_all_places_to_wait_keeps_no_other_out(tmp_path: Path) -> None:
+    async with full_engine(tmp_path, flood=12, max_held=8) as (miner, agent, tasks):
+        headers = await another_client(miner)
+        assert (await miner.ask("indra"))[0] == 429
+        one = asyncio.create_task(miner.ask("indra", headers=headers))
+        await eventually(lambda: waiting(miner) == 9)
+        release(agent)
+        assert {(await each)[0] for each in (*tasks, one)} == {200}
+
+
+async def test_of_one_twin_a_client_that_runs_as_many_as_may_keeps_no_other_out(tmp_path: Path) -> None:
+    async with full_engine(tmp_path, flood=12, max_in_flight=12) as (miner, agent, tasks):
+        headers = await another_client(miner)
+        assert (await miner.ask("indra"))[0] == 429
+        one = asyncio.create_task(miner.ask("indra", headers=headers))
+        await eventually(lambda: waiting(miner) == 9)
+        release(agent)
+        assert {(await each)[0] for each in (*tasks, one)} == {200}
+
+
+async def test_of_one_twin_a_client_that_floods_keeps_no_other_client_waiting(tmp_path: Path) -> None:
+    async with full_engine(tmp_path) as (miner, agent, tasks):
+        headers = await another_client(miner)
+        one = asyncio.create_task(miner.ask("indra", text="the quiet one's", headers=headers))
+        await eventually(lambda: waiting(miner) == 17)
+        release(agent)
+        assert (await one)[0] == 200
+        await asyncio.gather(*tasks)
+        said = [body["messages"][-1]["content"] for body in agent.bodies]
+        assert said.index("the quiet one's") <= 5

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from neurons.ledger import Ledger, LedgerDown, QueuedLedger
 from neurons.miner.errors import RequestError
 from neurons.validator.gateway import security_log
 from neurons.validator.gateway.security_log import PER_MINUTE, SecurityLog
@@ -20,7 +22,7 @@ from neurons.validator.pages.cookies import Cookies
 from neurons.validator.pages.signed_out import SignedOut
 from neurons.validator.pages.site import _Limits
 from tests.unit.gateway.running_gateway import gateway
-from tests.unit.pages.browsing import TWINS, pages
+from tests.unit.pages.browsing import TWINS, RunningPages, pages, without_maya
 from tests.unit.pages.test_staff import CLIENT, DOCTOR, KEYS, OPERATOR, sign_in
 
 SECRET = b"s" * 32
@@ -54,7 +56,7 @@ async def test_a_copied_cookie_opens_nothing_after_its_sign_out(tmp_path: Path) 
             assert response.status == 403, "who signs in anew leaves the former sign-in"
 
 
-def test_of_more_sign_outs_than_are_remembered_none_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_more_sign_outs_than_are_remembered_none_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signed_out, "MOST", 3)
     now = 0.0
     cookies, ended = Cookies(SECRET, secure=True, clock=lambda: now), SignedOut()
@@ -62,10 +64,10 @@ def test_of_more_sign_outs_than_are_remembered_none_comes_back(monkeypatch: pyte
     for _ in range(6):
         now += 1
         sessions.append(cookies.new_staff("sha256:" + "a" * 64))
-        ended.add(sessions[-1])
+        await ended.add(sessions[-1])
     now += 1
-    assert all(ended.has(each) for each in sessions)
-    assert not ended.has(cookies.new_staff("sha256:" + "a" * 64))
+    assert [await ended.has(each) for each in sessions] == [True] * 6
+    assert not await ended.has(cookies.new_staff("sha256:" + "a" * 64))
 
 
 @pytest.mark.parametrize("secure", [True, False])
@@ -172,3 +174,85 @@ def test_nobody_fills_the_log_and_how_much_was_left_out_is_told(caplog: pytest.L
     now = 60.0
     log.note("refused: x")
     assert events(caplog)[-1] == {"event": "refused: x", "left_out": 2 * PER_MINUTE}
+
+
+# --- a sign-out that holds at every gateway
+
+
+@asynccontextmanager
+async def beside(folder: Path, url: str, name: str) -> AsyncIterator[RunningPages]:
+    """One of several gateways with one secret, one file of keys and one ledger."""
+    (folder / name).mkdir(exist_ok=True)
+    (folder / "secret").write_bytes(SECRET)
+    settings = {"secret_file": folder / "secret"}
+    async with (
+        await QueuedLedger.open(url, folder=folder / name / "queue") as queued,
+        pages(folder / name, names=(), keys=KEYS, recorder=queued, settings=settings, scrub=without_maya) as running,
+    ):
+        await queued.ledger.ready_or_made()
+        yield running
+
+
+@asynccontextmanager
+async def thief_at(running: RunningPages, copied: dict[str, str]) -> AsyncIterator[Callable[[], Awaitable[int]]]:
+    async with aiohttp.ClientSession(running.origin, cookie_jar=aiohttp.DummyCookieJar()) as session:
+
+        async def tries() -> int:
+            async with session.get("/desk", headers=copied) as response:
+                return response.status
+
+        yield tries
+
+
+async def test_a_copied_cookie_opens_nothing_at_other_gateways_and_after_a_restart(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    async with beside(tmp_path, url, "second") as second:
+        async with beside(tmp_path, url, "first") as first, first.browser() as browser:
+            await sign_in(browser, DOCTOR)
+            copied = cookie_header(browser.session)
+            async with thief_at(first, copied) as here, thief_at(second, copied) as there:
+                assert (await here(), await there()) == (200, 200)
+                await browser.submit("/sign-out", {})
+                assert (await here(), await there()) == (403, 403)
+        async with beside(tmp_path, url, "first") as again, thief_at(again, copied) as here:
+            assert await here() == 403
+
+
+async def test_while_the_ledger_is_away_no_sign_in_is_taken_for_one_and_its_end_is_told_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    async with (
+        beside(tmp_path, url, "first") as first, beside(tmp_path, url, "second") as second,
+        first.browser() as browser, first.browser() as other,
+    ):  # fmt: skip
+        await sign_in(browser, DOCTOR)
+        await sign_in(other, OPERATOR)
+        copied = cookie_header(browser.session)
+
+        async def away(*_: Any, **__: Any) -> Any:
+            raise LedgerDown("it is away")
+
+        async with thief_at(second, copied) as there:
+            with monkeypatch.context() as patched:
+                patched.setattr(Ledger, "sign_out", away)
+                patched.setattr(Ledger, "signed_out", away)
+                assert (await browser.get("/desk"))[0] == 503
+                assert (await other.get("/miners"))[0] == 503
+                assert (await browser.get("/"))[0] == 200, "patients' pages stay"
+                assert (await browser.submit("/sign-out", {}))[0] == 200
+                assert await there() == 503
+            assert (await other.get("/miners"))[0] == 200
+            assert await there() == 403
+    assert "signed out here" in "".join(str(getattr(each, "event", "")) for each in caplog.records)
+
+
+async def test_sign_outs_are_forgotten_once_no_cookie_is_as_old(tmp_path: Path) -> None:
+    async with await Ledger.open(f"sqlite:///{tmp_path}/ledger.db") as ledger:
+        await ledger.sign_out(["a" * 32], kept_seconds=3600)
+        await ledger.sign_out(["a" * 32, "b" * 32], kept_seconds=3600)
+        assert await ledger.signed_out("a" * 32)
+        await asyncio.sleep(0.01)
+        await ledger.sign_out(["c" * 32], kept_seconds=0)
+        assert [await ledger.signed_out(each * 32) for each in "abc"] == [False, False, True]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import struct
+import time
+import tracemalloc
 from contextlib import suppress
 from typing import Any
 
@@ -115,3 +117,39 @@ def test_a_configuration_of_any_content(changes: dict[str, Any]) -> None:
     except AdapterInvalid:
         return
     assert found.rank_of("model.layers.0.self_attn.q_proj") > 0
+
+
+def header_of(text: str) -> bytes:
+    return struct.pack("<Q", len(text)) + text.encode()
+
+
+def test_a_shape_of_many_numbers_is_refused_before_they_are_multiplied() -> None:
+    numbers = ",".join([str(2**62)] * 20_000)
+    began = time.thread_time()
+    content = header_of(f'{{"a":{{"dtype":"F32","shape":[{numbers}],"data_offsets":[0,0]}}}}')
+    with pytest.raises(NotSafetensors, match="20000 dimensions"):
+        parse_header(io.BytesIO(content), size=len(content))
+    assert time.thread_time() - began < 0.5
+
+
+@pytest.mark.parametrize("piece", ["[]", "{}", "0", '"a":0', '{"a":0}'])
+def test_a_header_of_more_values_than_any_file_has_is_not_parsed(piece: str) -> None:
+    several = ",".join([piece] * (1_500_000))
+    text = f'{{"a":{{{several}}}}}' if piece.startswith('"') else f'{{"a":[{several}]}}'
+    content = header_of(text)
+    tracemalloc.start()
+    with pytest.raises(NotSafetensors, match="values"):
+        parse_header(io.BytesIO(content), size=len(content))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 5 * len(content)
+
+
+def test_a_mixture_of_experts_is_read() -> None:
+    entries = ",".join(
+        f'"base_model.model.model.layers.{n // 768}.mlp.experts.{n % 768}.gate_proj.lora_A.weight":'
+        '{"dtype":"BF16","shape":[0,4096],"data_offsets":[0,0]}'
+        for n in range(46_000)
+    )  # fmt: skip
+    content = header_of(f"{{{entries}}}")
+    assert len(parse_header(io.BytesIO(content), size=len(content)).tensors) == 46_000

@@ -13,6 +13,7 @@ from typing import Final
 import orjson
 
 from bettertherapy_api import names
+from bettertherapy_api.validator import LEDGER_OWNER_URI_KEY
 from twin_operator.domain.objects import Validator
 from twin_operator.engine.resources import JOB, Manifest
 from twin_operator.kinds.podspec.disk import with_disk
@@ -47,7 +48,11 @@ def build_ledger_job(validator: Validator, images: Images) -> Manifest | None:
                         "image": image_of(validator, images),
                         "imagePullPolicy": "IfNotPresent",
                         "command": ["python", "-m", "neurons.ledger", "migrate"],
-                        "env": [env("HOME", "/tmp"), ledger_url(validator)],  # noqa: S108
+                        "env": [
+                            env("HOME", "/tmp"),  # noqa: S108
+                            ledger_url(validator),
+                            _owner_url(ledger.uri_secret_ref.name),
+                        ],
                         "resources": RESOURCES,
                         "securityContext": container_security(),
                         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -65,3 +70,9 @@ def build_ledger_job(validator: Validator, images: Images) -> Manifest | None:
         "metadata": {"name": f"{validator.name}-ledger-{made_from}", "labels": labels(validator, LEDGER)},
         "spec": {"backoffLimit": _FOR_EVER, "template": template},
     }
+
+
+def _owner_url(secret: str) -> Manifest:
+    """Return the variable with the address by the tables' owner, where the Secret has one: no other pod is given it."""
+    key = {"name": secret, "key": LEDGER_OWNER_URI_KEY, "optional": True}
+    return {"name": "LEDGER_OWNER_URL", "valueFrom": {"secretKeyRef": key}}

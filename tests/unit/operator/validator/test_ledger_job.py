@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from neurons.ledger.__main__ import _parser
-from tests.unit.operator.validator.validators import POSTGRES, children
+from neurons.ledger.__main__ import OWNER_URL_VARIABLE, _parser
+from tests.unit.operator.validator.validators import POSTGRES, ROUNDS, S3_TASKS, children
 
 
 def jobs(**spec: Any) -> dict[str, dict[str, Any]]:
@@ -23,6 +23,17 @@ def test_the_command_is_one_that_the_ledger_knows_and_the_address_comes_from_the
     assert _parser().parse_args(container["command"][3:]).run.__name__ == "_migrate"
     [address] = [each for each in container["env"] if each["name"] == "LEDGER_URL"]
     assert address["valueFrom"]["secretKeyRef"] == {"name": "pg", "key": "uri"}
+
+
+def test_the_address_of_the_tables_owner_is_given_to_this_job_alone() -> None:
+    made = children(**POSTGRES, **ROUNDS, **S3_TASKS)
+    given = {key: str(child).count("LEDGER_OWNER_URL") for key, child in made.items() if "LEDGER_URL" in str(child)}
+    assert len(given) > 1
+    assert [kind for (kind, _), count in given.items() if count] == ["Job"]
+    [job] = jobs(**POSTGRES).values()
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    [address] = [each for each in container["env"] if each["name"] == OWNER_URL_VARIABLE]
+    assert address["valueFrom"]["secretKeyRef"] == {"name": "pg", "key": "ownerUri", "optional": True}
 
 
 def test_another_image_or_another_secret_makes_another_job() -> None:
