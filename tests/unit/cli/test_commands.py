@@ -18,7 +18,13 @@ def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         timeout=60,
-        env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", **env},
+        # The code that these tests are of, wherever it lies.
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HOME": "/nonexistent",
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            **env,
+        },
     )
 
 
