@@ -23,6 +23,8 @@ from bettertherapy_api.metrics.alerts import rules
 CHARTS = Path(__file__).resolve().parent
 CRDS = CHARTS / "twin-operator" / "files" / "crds"
 NAMES = ("twin-operator", "twin-miner", "twin-validator", "local-subnet")
+WITHOUT_NULLS = ("twin-operator", "local-subnet")
+"""Charts whose templates read their values as they are; the others' leave out what is null."""
 COPIES = {
     f"{chart}/templates/{name}": f"twin-miner/templates/{name}"
     for chart, names in {
@@ -86,7 +88,7 @@ def resolve(node: Any) -> Any:
         if key in ("properties", "$defs")
         else resolve(value)
         for key, value in node.items()
-        if not key.startswith("x-kubernetes-") and key != "default"
+        if not key.startswith("x-kubernetes-") and key not in ("default", "nullable")
     }
     if out.get("type") in ("object", ["object", "null"]) and "additionalProperties" not in out:
         out["additionalProperties"] = False
@@ -95,6 +97,27 @@ def resolve(node: Any) -> Any:
         # In a map of quantities null takes a value away, as it does everywhere in Helm's values; the template drops it.
         out["additionalProperties"] = {**free, "anyOf": [*free["anyOf"], {"type": "null"}]}
     return out
+
+
+def needed(schema: Schema, defaults: dict[str, Any], root: Schema) -> Schema:
+    """Return the schema with all keys required without which templates can't render: null takes a default away.
+
+    Those are objects with keys of their own, and texts, numbers and lists whose default isn't empty. What says
+    `nullable: true` renders without.
+    """
+    properties, required = dict(schema["properties"]), list(schema.get("required", []))
+    for name, node in schema["properties"].items():
+        default = defaults.get(name)
+        if node.get("nullable") or isinstance(default, bool) or not default or "additionalProperties" in node:
+            continue
+        required.append(name)
+        if isinstance(default, dict):
+            meant = root["$defs"][node["$ref"].rsplit("/", 1)[1]] if "$ref" in node else node
+            properties[name] = {
+                **needed(meant, default, root),
+                **{key: node[key] for key in ("description",) if key in node},
+            }
+    return {**schema, "properties": properties, "required": list(dict.fromkeys(required))}
 
 
 def _with_nulls(node: Any) -> Any:
@@ -173,7 +196,10 @@ def files() -> dict[Path, str]:
     """Return path and text of every generated file."""
     made: dict[Path, str] = {}
     for chart in NAMES:
-        schema = {"$schema": "http://json-schema.org/draft-07/schema#", **resolve(schema_of(chart))}
+        source = schema_of(chart)
+        if chart in WITHOUT_NULLS:
+            source = needed(source, yaml.safe_load((CHARTS / chart / "values.yaml").read_text()), source)
+        schema = {"$schema": "http://json-schema.org/draft-07/schema#", **resolve(source)}
         made[CHARTS / chart / "values.schema.json"] = json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
         readme = CHARTS / chart / "README.md"
         made[readme] = _between(readme.read_text(), BEGIN, END, table(chart))

@@ -122,7 +122,7 @@ def refusal(status: int, body: bytes, *, verb: str, path: str) -> ApiError:
     elif status == _NOT_FOUND and what.name is None:
         message = (
             f"This cluster does not know {what.resource}. Install the operator first: "
-            "`helm install twin-operator charts/twin-operator`."
+            "`helm install twin-operator charts/twin-operator -n twin-system --create-namespace`."
         )
     elif status == _NOT_FOUND:
         message = f"There is no {what.name} among the {what.resource}{where}."

@@ -27,6 +27,8 @@ class Column(NamedTuple):
     keep: int | None
     shorten: bool = False
     """Its cells say less before any column of a higher `keep` goes, and it itself stays."""
+    yields_to: int | None = None
+    """A cell that would cost a column of this `keep` or a higher one stands on a line of its own."""
 
 
 class Layout(NamedTuple):
@@ -36,14 +38,20 @@ class Layout(NamedTuple):
     shown: Sequence[int]
     widths: Sequence[int]
     shortened: frozenset[int]
+    breaks_after: int | None = None
+    """The column (of those shown) after which a line ends whose cell is wider than its column."""
 
     def head(self) -> list[Cell]:
         """Return the headers' line."""
         return self._line([Cell(self.columns[place].header, "bold") for place in self.shown])
 
-    def line(self, cells: Sequence[Cell]) -> list[Cell]:
-        """Return a row's line: cells and gaps, as they are printed."""
-        return self._line([_said(cells[place], place in self.shortened) for place in self.shown])
+    def lines(self, cells: Sequence[Cell]) -> list[list[Cell]]:
+        """Return a row's line, or its two: cells and gaps, as they are printed."""
+        said = [_said(cells[place], place in self.shortened) for place in self.shown]
+        last = self.breaks_after
+        if last is None or width_of(said[last].text) <= self.widths[last]:
+            return [self._line(said)]
+        return [self._line(said[: last + 1]), self._line([*[Cell("")] * (last + 1), *said[last + 1 :]])]
 
     def _line(self, cells: Sequence[Cell]) -> list[Cell]:
         *first, last = cells
@@ -56,22 +64,50 @@ class Layout(NamedTuple):
 
 def layout(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, width: int | None) -> Layout:
     """Return the widest choice of columns that fits; None is as wide as it gets."""
-    shown, shortened = list(range(len(columns))), set[int]()
+    made = _chosen(columns, rows, width)
+    for at, column in enumerate(columns):
+        if width is None or column.yields_to is None:
+            continue
+        worth = [place for place, each in enumerate(columns) if each.keep is None or each.keep >= column.yields_to]
+        if any(place not in made.shown for place in worth):
+            others = [place for place in worth if place != at]
+            room = width - sum(_width(columns, rows, place, short=True) + len(GAP) for place in others)
+            parted = [
+                [Cell("") if place == at and width_of(cell.text) > room else cell for place, cell in enumerate(row)]
+                for row in rows
+            ]
+            made = _chosen(columns, parted, width)
+        made = made._replace(breaks_after=made.shown.index(at))
+    return made
 
-    def widths() -> list[int]:
-        return [
-            max([width_of(columns[at].header), *(width_of(_said(row[at], at in shortened).text) for row in rows)])
-            for at in shown
-        ]
+
+def _chosen(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int | None) -> Layout:
+    shown, shortened = set(range(len(columns))), set[int]()
+
+    def fits() -> bool:
+        taken = sum(_width(columns, rows, at, short=at in shortened) for at in shown) + len(GAP) * (len(shown) - 1)
+        return width is None or taken <= width
 
     order = sorted((each.keep, at) for at, each in enumerate(columns) if each.keep is not None)
-    while width is not None and order and sum(widths()) + len(GAP) * (len(shown) - 1) > width:
-        _, at = order.pop(0)
+    for _, at in order:
+        if fits():
+            break
         if columns[at].shorten:
             shortened.add(at)
         else:
-            shown.remove(at)
-    return Layout(columns, shown, widths(), frozenset(shortened))
+            shown.discard(at)
+    for _, at in reversed(order):  # a wide one that went last may leave room for narrow ones that went before
+        if at not in shown:
+            shown.add(at)
+            if not fits():
+                shown.discard(at)
+    places = sorted(shown)
+    widths = [_width(columns, rows, at, short=at in shortened) for at in places]
+    return Layout(columns, places, widths, frozenset(shortened))
+
+
+def _width(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], at: int, *, short: bool) -> int:
+    return max([width_of(columns[at].header), *(width_of(_said(row[at], short).text) for row in rows)])
 
 
 def width_of(text: str) -> int:

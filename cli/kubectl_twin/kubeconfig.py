@@ -23,6 +23,8 @@ Json = dict[str, Any]
 
 _EXEC_VERSIONS: Final = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 _EXEC_SECONDS: Final = 120.0
+_SHOWN: Final = 8
+"""Names of contexts that fit a sentence."""
 _LISTS: Final = {"clusters": "cluster", "users": "user", "contexts": "context"}
 _FILES: Final = frozenset({"certificate-authority", "client-certificate", "client-key", "tokenFile"})
 
@@ -58,7 +60,7 @@ def access(reach: Reach, environ: Mapping[str, str] = os.environ) -> Access:
     Raises:
         TwinCliError: none, none of that name in it, or a way to log in that is not known here.
     """
-    config = merged(_paths(reach.kubeconfig, environ))
+    config = merged(_paths(reach.kubeconfig, environ), reach)
     name = reach.context or config.get("current-context") or ""
     if not name:
         raise _unusable("it has no current context", reach)
@@ -82,7 +84,7 @@ def access(reach: Reach, environ: Mapping[str, str] = os.environ) -> Access:
     )
 
 
-def merged(paths: Sequence[str]) -> Json:
+def merged(paths: Sequence[str], reach: Reach) -> Json:
     """Return several kubeconfigs as one: of what is named twice the first counts, as with kubectl.
 
     Raises:
@@ -96,17 +98,17 @@ def merged(paths: Sequence[str]) -> Json:
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
-            raise _unusable(f"{path} can't be read: {error}") from error
+            raise _unusable(f"{path} can't be read: {error}", reach) from error
         found = True
-        for key, value in _parsed(text, path).items():
+        for key, value in _parsed(text, path, reach).items():
             if key in _LISTS:
                 known = {each["name"] for each in whole.setdefault(key, [])}
-                entries = [_entry(each, _LISTS[key], path) for each in value or []]
+                entries = [_entry(each, _LISTS[key], path, reach) for each in value or []]
                 whole[key] += [each for each in entries if each["name"] not in known]
             elif value:
                 whole.setdefault(key, value)
     if not found:
-        raise _unusable(f"there is none at {' or '.join(paths) or 'any place'}")
+        raise _unusable(f"there is none at {' or '.join(paths) or 'any place'}", reach)
     return whole
 
 
@@ -124,34 +126,34 @@ def _paths(given: str | None, environ: Mapping[str, str]) -> list[str]:
     return [os.path.join(os.path.expanduser("~"), ".kube", "config")]
 
 
-def _parsed(text: str, path: str) -> Json:
+def _parsed(text: str, path: str, reach: Reach) -> Json:
     if text.lstrip().startswith("{"):
         try:
             read = json.loads(text)
         except ValueError as error:
-            raise _unusable(f"{path} is no JSON: {error}") from error
+            raise _unusable(f"{path} is no JSON: {error}", reach) from error
     else:
         import yaml  # noqa: PLC0415 - what is JSON needs none
 
         try:
             read = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - a safe loader, in C
         except yaml.YAMLError as error:
-            raise _unusable(f"{path} is no YAML: {str(error).splitlines()[0]}") from error
+            raise _unusable(f"{path} is no YAML: {str(error).splitlines()[0]}", reach) from error
     if not isinstance(read, dict):
-        raise _unusable(f"{path} is no kubeconfig")
+        raise _unusable(f"{path} is no kubeconfig", reach)
     for key in _LISTS:
         if not isinstance(read.get(key) or [], list):
-            raise _unusable(f"{key} of {path} is no list")
+            raise _unusable(f"{key} of {path} is no list", reach)
     return read
 
 
-def _entry(entry: object, kind: str, path: str) -> Json:
+def _entry(entry: object, kind: str, path: str, reach: Reach) -> Json:
     """Return a named entry, its files as seen from the kubeconfig's folder."""
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-        raise _unusable(f"a {kind} of {path} has no name")
+        raise _unusable(f"a {kind} of {path} has no name", reach)
     inside = entry.get(kind) or {}
     if not isinstance(inside, dict):
-        raise _unusable(f"{kind} {entry['name']} of {path} is no mapping")
+        raise _unusable(f"{kind} {entry['name']} of {path} is no mapping", reach)
     said = {
         key: os.path.join(os.path.dirname(path), value) if key in _FILES and isinstance(value, str) and value else value
         for key, value in inside.items()
@@ -162,16 +164,29 @@ def _entry(entry: object, kind: str, path: str) -> Json:
 
 
 def _named(config: Json, kind: str, name: str, reach: Reach) -> Json:
-    for each in config.get(kind) or []:
+    entries = config.get(kind) or []
+    for each in entries:
         if each["name"] == name:
             found: Json = each[_LISTS[kind]]
             return found
+    if kind == "contexts" and reach.context is not None and entries:
+        raise TwinCliError(f"The kubeconfig has no context {name}. {_known([each['name'] for each in entries])}")
     raise _unusable(f"it has no {_LISTS[kind]} {name or 'for its context'}", reach)
 
 
-def _unusable(why: str, reach: Reach | None = None) -> TwinCliError:
-    remedy = "Set KUBECONFIG, for the local cluster `export KUBECONFIG=$(make -s kubeconfig)`"
-    if reach is not None and reach.context is not None:
+def _known(contexts: Sequence[str]) -> str:
+    if len(contexts) > _SHOWN:
+        return f"It has {len(contexts)} others: `kubectl config get-contexts` lists them."
+    *first, last = contexts
+    return f"It has {', '.join(first)} and {last}." if first else f"It has {last}."
+
+
+def _unusable(why: str, reach: Reach) -> TwinCliError:
+    if reach.kubeconfig is None:
+        remedy = "Set KUBECONFIG, for the local cluster `export KUBECONFIG=$(make -s kubeconfig)`"
+    else:
+        remedy = "Name another file by --kubeconfig, or leave it out"
+    if reach.context is not None:
         remedy += f", or choose another --context than {reach.context}: `kubectl config get-contexts` lists them"
     return TwinCliError(f"No usable kubeconfig: {why.rstrip('.')}. {remedy}.")
 

@@ -16,7 +16,7 @@ _GONE: Final = 410
 _STYLES: Final = {"True": "green", "False": "red", "Unknown": "yellow"}
 COLUMNS: Final = (
     Column("NAMESPACE", None),
-    Column("NAME", None),
+    Column("NAME", None, yields_to=4),
     Column("DOCTOR", 2),
     Column("POOLS", 1),
     Column("SERVING", 7),
@@ -94,9 +94,14 @@ def _printer(twins: Sequence[Json], *, namespace: str | None, output: str, watch
     made = table_of(rows, now=now, all_namespaces=namespace is None, width=terminal.width())
     if twins or watch:
         terminal.print_cells(made.head())
+
+    def show(row: TwinRow) -> None:
+        for line in made.lines(cells(row, datetime.now(UTC))[skip:]):
+            terminal.print_cells(line)
+
     for row in rows:
-        terminal.print_cells(made.line(cells(row, now)[skip:]))
-    return lambda twin: terminal.print_cells(made.line(cells(twin_row(twin), datetime.now(UTC))[skip:]))
+        show(row)
+    return lambda twin: show(twin_row(twin))
 
 
 def reference(twin: Json) -> str:

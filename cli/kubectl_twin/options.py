@@ -43,7 +43,7 @@ def all_filled(param: typer.CallbackParam, values: list[str] | None) -> list[str
     return values
 
 
-Name = Annotated[str, typer.Argument(help="Name of the twin.", callback=filled)]
+Name = Annotated[str, typer.Argument(help="Name of the twin.", metavar="NAME", callback=filled)]
 Namespace = Annotated[
     str | None,
     typer.Option("--namespace", "-n", help="Namespace; the context's own if not given.", metavar="NS", callback=filled),

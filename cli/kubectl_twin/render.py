@@ -18,7 +18,9 @@ from kubectl_twin.ask import Answer
 from kubectl_twin.candidates import candidates, version_of
 from kubectl_twin.pools import AdapterLine, PoolLine, is_good, pod_text, routing_text, state_text
 from kubectl_twin.runs import Gate, Judging, Metric, gate_of, gate_text, progress_text, span, under_way
+from kubectl_twin.suggestions import told
 from kubectl_twin.views import ConditionLine, EventLine, age, short_digest
+from kubectl_twin.wrapping import pieces
 from kubectl_twin.zones import Zone, moment, zone_of
 
 _MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("•", "yellow")}
@@ -39,8 +41,11 @@ class Labelled:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Decide by the width that there is."""
-        longest = max((cell_len(word) for word in self.text.plain.split()), default=0)
-        if longest > options.max_width - self.width:
+        words = pieces(told(self.text.plain))
+        # What is too long even below is broken in either place.
+        longest = max((width for each in words if (width := cell_len(each)) <= options.max_width), default=0)
+        too_long = any(cell_len(each) > options.max_width for word in words for each in word.split())
+        if too_long or longest > options.max_width - self.width:
             yield self.label
             yield indented(self.text)
             return
@@ -77,10 +82,12 @@ class Fitted:
             yield table
             return
         for first, *others in self.rows:
-            yield Text.assemble((str(first), "bold"), overflow="fold")
+            name = f"{self.headers[0]} {first}" if str(first).isdigit() else str(first)
+            yield Text.assemble((name, "bold"), overflow="fold")
             said = [
-                Text.assemble((f"{header.lower()} ", "dim"), cell)
+                Text.assemble((f"{header.lower()} " if header else "", "dim"), cell)
                 for header, cell in zip(self.headers[1:], others, strict=True)
+                if str(cell)
             ]
             yield indented(Text(" · ", overflow="fold").join(said))
 
@@ -89,25 +96,28 @@ def status_report(
     twin: Json,
     *,
     conditions: Sequence[ConditionLine],
-    runs: Sequence[Json],
+    runs: Sequence[Json] | str,
     pools: Sequence[PoolLine] | str,
-    events: Sequence[EventLine],
+    events: Sequence[EventLine] | str,
     now: datetime,
 ) -> Group:
-    """Return the report of `kubectl twin status`; `pools` is a sentence where they can't be read."""
+    """Return the report of `kubectl twin status`; what can't be read is a sentence that says why."""
     parts: list[RenderableType] = [_heading(twin), Text()]
     if conditions:
-        told: dict[str, str] = {}
+        said: dict[str, str] = {}
         for line in conditions:
             # One cause often makes several conditions false; its sentence is worth reading once.
-            message = f"(as {told[line.message]})" if line.message in told else line.message
+            message = f"(as {said[line.message]})" if line.message in said else line.message
             parts.append(indented(_condition_line(line, message, now)))
-            told.setdefault(line.message, line.type)
+            said.setdefault(line.message, line.type)
     else:
         parts.append(indented(Text("The operator has not looked at this twin yet. Is it running?", style="yellow")))
     parts += [Text(), Text("Versions", style="bold"), indented(_version_table(twin, now))]
-    if (fine_tuning := fine_tuning_lines(twin, runs, now=now)) is not None:
-        parts += [Text(), Text("Fine-tuning", style="bold"), indented(fine_tuning)]
+    known = () if isinstance(runs, str) else runs
+    if (fine_tuning := fine_tuning_lines(twin, known, now=now)) is not None or known is not runs:
+        parts += [Text(), Text("Fine-tuning", style="bold")]
+        parts += [indented(fine_tuning)] if fine_tuning is not None else []
+        parts += [indented(Text(runs, style="yellow"))] if isinstance(runs, str) else []
     parts += [Text(), Text("Pods", style="bold")]
     if isinstance(pools, str):
         parts.append(indented(Text(pools, style="yellow")))
@@ -116,7 +126,10 @@ def status_report(
     else:
         parts += [indented(_pool_block(line)) for line in pools]
     parts += [Text(), Text("Events", style="bold")]
-    parts.append(indented(_event_table(events, now) if events else Text("none in the last hour", style="dim")))
+    if isinstance(events, str):
+        parts.append(indented(Text(events, style="yellow")))
+    else:
+        parts.append(indented(_event_lines(events, now) if events else Text("none in the last hour", style="dim")))
     return Group(*parts)
 
 
@@ -170,21 +183,24 @@ def run_line(run: Json) -> Text:
     return Text.assemble((f"{run['metadata']['name']}  ", "dim"), progress_text(run))
 
 
-def gate_table(gate: Gate) -> Table:
+def gate_table(gate: Gate) -> Fitted:
     """Return a gate's metrics: value, that of the version it is compared with, difference, interval, threshold."""
-    table = plain_table("METRIC")
-    for header in ("NEW", "BEFORE", "CHANGE", "INTERVAL", "AT LEAST"):
-        table.add_column(header, justify="right")
+    numbers = ("NEW", "BEFORE", "CHANGE", "INTERVAL", "AT LEAST")
+    table = Fitted(("METRIC", *numbers), right=frozenset(numbers))
     for metric in gate.metrics:
         change = None if metric.baseline is None else metric.value - metric.baseline
         below = metric.threshold is not None and metric.value < metric.threshold
-        table.add_row(
-            metric.name,
-            Text(f"{metric.value}%", style="red" if below else ""),
-            "-" if metric.baseline is None else f"{metric.baseline}%",
-            "-" if change is None else Text(f"{change:+d}", style="green" if change > 0 else "red" if change else ""),
-            "-" if metric.interval is None else _interval(metric),
-            "-" if metric.threshold is None else f"{metric.threshold}%",
+        table.rows.append(
+            (
+                metric.name,
+                Text(f"{metric.value}%", style="red" if below else ""),
+                "-" if metric.baseline is None else f"{metric.baseline}%",
+                "-"
+                if change is None
+                else Text(f"{change:+d}", style="green" if change > 0 else "red" if change else ""),
+                "-" if metric.interval is None else _interval(metric),
+                "-" if metric.threshold is None else f"{metric.threshold}%",
+            )
         )
     return table
 
@@ -325,10 +341,19 @@ def _adapter_line(line: AdapterLine) -> Table:
     return grid
 
 
-def _event_table(events: Sequence[EventLine], now: datetime) -> Fitted:
-    table = Fitted(("LAST", "TYPE", "REASON", "MESSAGE"))
-    for event in events:
-        times = f" (x{event.times})" if event.times > 1 else ""
-        style = "yellow" if event.type != "Normal" else ""
-        table.rows.append((age(event.time, now) + times, Text(event.type, style=style), event.reason, event.message))
-    return table
+def _event_lines(events: Sequence[EventLine], now: datetime) -> Group:
+    """Return how long ago each was, and how often; beside that what it says."""
+    labels = [age(event.time, now) + (f" (x{event.times})" if event.times > 1 else "") for event in events]
+    width = max(cell_len(label) for label in labels) + 2
+    return Group(
+        *(
+            Labelled(
+                Text(label, style="dim"),
+                Text.assemble(
+                    (event.type, "yellow" if event.type != "Normal" else ""), f" {event.reason}: {event.message}"
+                ),
+                width,
+            )
+            for label, event in zip(labels, events, strict=True)
+        )
+    )

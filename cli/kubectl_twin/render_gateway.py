@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from kubectl_twin.gateway import GatewayAnswer, MinerResult
 from kubectl_twin.proof import Proof
-from kubectl_twin.render import plain_table
+from kubectl_twin.render import Fitted
 from kubectl_twin.views import short_digest
 
 
@@ -15,7 +17,7 @@ def gateway_footer(answer: GatewayAnswer) -> Group:
     """Return the lines below an answer."""
     parts: list[RenderableType] = [answer_line(answer)]
     if len(answer.results) > 1:
-        parts += [Text(), result_table(answer)]
+        parts += [Text(), result_table(answer.results, given=answer.hotkey)]
     return Group(*parts)
 
 
@@ -52,13 +54,15 @@ def proof_text(proof: Proof | None) -> tuple[str, str]:
     return f"the receipt does not prove it: {', '.join(proof.failed)}", "bold red"
 
 
-def result_table(answer: GatewayAnswer) -> RenderableType:
-    """Return how each miner did that was asked, the best first."""
-    table = plain_table("UID", "MINER", "SCORE", "SECONDS", "")
-    for result in answer.results:
-        table.add_row(
-            str(result.uid), short_hotkey(result.hotkey), _score(result), f"{result.seconds:.2f}",
-            "given" if result.hotkey == answer.hotkey and result.failure is None else "",
+def result_table(results: Sequence[MinerResult], *, given: str | None) -> Fitted:
+    """Return how each miner did that was asked, the best first; `given` is the hotkey whose answer was."""
+    table = Fitted(("UID", "MINER", "SCORE", "SECONDS", ""))
+    for result in results:
+        table.rows.append(
+            (
+                str(result.uid), short_hotkey(result.hotkey), _score(result), f"{result.seconds:.2f}",
+                "given" if result.hotkey == given and result.failure is None else "",
+            )
         )  # fmt: skip
     return table
 

@@ -53,7 +53,7 @@ def round_report(made: Json, view: RoundView) -> Group:
         for line in noted:
             said = "; ".join(note for note in line.notes)
             parts.append(Text.assemble((f"uid {line.uid} ", "bold"), said, overflow="fold"))
-    parts += [Text(), Text(f"One miner's answers: kubectl twin round {view.name} --miner UID", style="dim")]
+    parts += [Text(), Text(f"One miner's answers: `kubectl twin round {view.name} --miner UID`", style="dim")]
     return Group(*parts)
 
 

@@ -223,8 +223,8 @@ def what_follows(run: Json, twin: Json) -> str:
         return "That the new version is no worse was not shown, so it won't answer; the version that serves goes on."
     if is_of_task(run):
         return (
-            "It passed. That of a validator's task answers only where it is chosen: kubectl twin approve "
-            f"{name} --digest {(status.get('artifact') or {}).get('digest')}, or reject"
+            "It passed. That of a validator's task answers only where it is chosen: "
+            f"`kubectl twin approve {name} --digest {(status.get('artifact') or {}).get('digest')}`, or `reject`."
         )
     if (twin["spec"].get("gate") or {}).get("approval") == "Doctor":
         return f"It waits for the doctor: `kubectl twin review {name}`, then `kubectl twin approve {name}` or `reject`."

@@ -18,6 +18,7 @@ from functools import cache
 from typing import IO, TYPE_CHECKING, Final
 
 from kubectl_twin.suggestions import told
+from kubectl_twin.wrapping import wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,13 +57,15 @@ def console(*, stderr: bool = False) -> TextConsole:
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print a line."""
-    print(as_text(told(text)), file=sys.stderr if err else sys.stdout, flush=True)
+    """Print a sentence, on a terminal in lines that end between words."""
+    stream = sys.stderr if err else sys.stdout
+    print(_fitted(as_text(told(text)), stream), file=stream, flush=True)
 
 
 def complain(text: str) -> None:
     """Print why something can't be done, on standard error."""
-    print(_coloured(as_text(told(text)), "red" if sys.stderr.isatty() else ""), file=sys.stderr)
+    said = _fitted(as_text(told(text)), sys.stderr)
+    print(_coloured(said, "red" if _takes_colours(sys.stderr) else ""), file=sys.stderr)
 
 
 def write(piece: str) -> None:
@@ -73,21 +76,29 @@ def write(piece: str) -> None:
 
 def width() -> int | None:
     """Return how wide the terminal is; None where the output is none, and nothing has to fit."""
-    return _columns() if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else None
+    return _columns(sys.stdout) if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else None
 
 
-def _columns() -> int:
+def _columns(stream: IO[str]) -> int:
     if (said := os.environ.get("COLUMNS", "")).isdigit() and int(said) > 0:
         return int(said)
     try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+        return os.get_terminal_size(stream.fileno()).columns or 80
     except OSError:  # a terminal that says not how wide it is
         return 80
 
 
+def _fitted(text: str, stream: IO[str]) -> str:
+    return wrapped(text, _columns(stream)) if stream.isatty() else text
+
+
+def _takes_colours(stream: IO[str]) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
 def print_cells(cells: Iterable[Cell]) -> None:
     """Print a line of a table; what its cells hold is text."""
-    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    coloured = _takes_colours(sys.stdout)
     line = "".join(
         _coloured(as_text(each.text, instead="").replace("\n", " "), each.style if coloured else "") for each in cells
     )

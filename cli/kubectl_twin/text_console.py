@@ -11,6 +11,7 @@ from rich.text import Text
 
 from kubectl_twin import suggestions
 from kubectl_twin.terminal import as_text
+from kubectl_twin.wrapping import wrapped
 
 _PIPE_WIDTH: Final = 200
 """Width when the output is no terminal: nobody wants tables that wrap in a file."""
@@ -31,7 +32,7 @@ class TextConsole(Console):
         Lines were measured before, and what is taken out takes no room in them.
         """
         if isinstance(renderable, Text):
-            renderable = _told(renderable)
+            renderable = _in_lines(_told(renderable), (options or self.options).max_width)
         for each in super().render(renderable, options):
             yield each if each.control else Segment(as_text(each.text, instead=""), each.style)
 
@@ -46,6 +47,15 @@ def _told(text: Text) -> Text:
         more = suggestions.told(found[0])[len(found[0]) - 1 : -1]
         made = Text.assemble(made[: found.end() - 1], more, made[found.end() - 1 :])
     made.overflow, made.justify, made.no_wrap = text.overflow, text.justify, text.no_wrap
+    return made
+
+
+def _in_lines(text: Text, width: int) -> Text:
+    """Return the text with lines that end before a suggested command, where that would be broken and needn't be."""
+    if text.no_wrap or "`kubectl " not in text.plain:
+        return text
+    made = text.copy()
+    made.plain = wrapped(text.plain, width)
     return made
 
 

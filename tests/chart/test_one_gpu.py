@@ -126,14 +126,16 @@ def test_the_api_server_is_reached_where_k3s_and_microk8s_have_it(port: int, ren
 
 def test_the_pages_commands_render(helm: Callable, tmp_path: Path) -> None:
     """Those of our charts, as they stand there."""
-    (tmp_path / "my-twins.yaml").write_text("twins: []\n")
+    (twins,) = re.findall(r"cat > my-twins.yaml <<'EOF'\n(.*?)^EOF", PAGE, re.DOTALL | re.MULTILINE)
+    (tmp_path / "my-twins.yaml").write_text(twins)
     shell = "".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)).replace("\\\n", " ")
     ours = [line.split() for line in shell.splitlines() if re.match(r"helm (install|upgrade) \S+ charts/", line)]
     assert len(ours) == 3
     for words in ours:
         arguments = [word.strip("'") for word in words[2:] if word != "--create-namespace"]
         arguments = [re.sub("^charts/", f"{ROOT}/charts/", word) for word in arguments]
-        helm("template", *[str(tmp_path / word) if word == "my-twins.yaml" else word for word in arguments])
+        made = helm("template", *[str(tmp_path / word) if word == "my-twins.yaml" else word for word in arguments])
+        assert "my-twins.yaml" not in words or "\nkind: DoctorTwin\n" in made.stdout
 
 
 UNIT = "bettertherapy.test/gpu"

@@ -2,6 +2,12 @@
 {{- if gt (len .Release.Name) 50 -}}
 {{- fail (printf "the release's name %q has more than 50 characters: choose a shorter one, the Service is named after it" .Release.Name) -}}
 {{- end -}}
+{{- if contains "." .Release.Name -}}
+{{- fail (printf "the release's name %q contains a dot: a Service is named after it, choose one without" .Release.Name) -}}
+{{- end -}}
+{{- if regexMatch "^[0-9]" .Release.Name -}}
+{{- fail (printf "the release's name %q begins with a digit: a Service is named after it, choose one that begins with a letter" .Release.Name) -}}
+{{- end -}}
 {{- .Release.Name -}}
 {{- end }}
 

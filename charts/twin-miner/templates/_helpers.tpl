@@ -36,7 +36,7 @@ app.kubernetes.io/part-of: bettertherapy
 {{- end }}
 
 {{- define "twin-miner.existingSecret" -}}
-{{- (.Values.access | default dict).existingSecret -}}
+{{- (.Values.access | default dict).existingSecret | default "" -}}
 {{- end }}
 
 {{/* Labels of the pool: those that twins choose it by can't be other than they are. */}}

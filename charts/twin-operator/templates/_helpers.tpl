@@ -6,6 +6,12 @@
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
 {{- else -}}
+{{- if contains "." .Release.Name -}}
+{{- fail (printf "the release's name %q contains a dot: a Service is named after it, choose one without, or set fullnameOverride" .Release.Name) -}}
+{{- end -}}
+{{- if regexMatch "^[0-9]" .Release.Name -}}
+{{- fail (printf "the release's name %q begins with a digit: a Service is named after it, choose one that begins with a letter, or set fullnameOverride" .Release.Name) -}}
+{{- end -}}
 {{- $name := include "twin-operator.name" . -}}
 {{- if contains $name .Release.Name -}}
 {{- .Release.Name | trunc 52 | trimSuffix "-" -}}

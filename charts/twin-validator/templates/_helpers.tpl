@@ -34,7 +34,7 @@ app.kubernetes.io/part-of: bettertherapy
 {{- end }}
 
 {{- define "twin-validator.existingSecret" -}}
-{{- (.Values.postgresql | default dict).existingSecret -}}
+{{- (.Values.postgresql | default dict).existingSecret | default "" -}}
 {{- end }}
 
 {{/* The Secrets that the values name and that nobody makes, as lines of bettertherapy.namedSecrets. */}}

@@ -31,7 +31,7 @@ def review_command(  # noqa: PLR0917 - Typer reads the options from here
     run: Annotated[
         str | None, typer.Option(help="A FineTuneRun; the newest if not given.", metavar="RUN", callback=filled)
     ] = None,
-    items: Annotated[int, typer.Option(min=0, help="How many questions to show.")] = 10,
+    items: Annotated[int, typer.Option(min=0, help="How many questions to show.", metavar="N")] = 10,
     output: Format = Output.TABLE,
     reach: Reach = HERE,
 ) -> None:
@@ -110,7 +110,9 @@ def reject_command(  # noqa: PLR0917 - Typer reads the options from here
     reason: Annotated[
         str | None,
         typer.Option(
-            help="Why, for the record. Nothing of a patient: everyone who sees the twin sees it.", callback=filled
+            help="Why, for the record. Nothing of a patient: everyone who sees the twin sees it.",
+            metavar="TEXT",
+            callback=filled,
         ),
     ] = None,
     digest: Digest = None,
@@ -137,7 +139,7 @@ def rollback_command(  # noqa: PLR0917 - Typer reads the options from here
         ),
     ] = None,
     wait: Wait = True,
-    timeout: Annotated[float, typer.Option(min=1, help="Longest wait, in seconds.")] = 300.0,
+    timeout: Annotated[float, typer.Option(min=1, help="Longest wait, in seconds.", metavar="N")] = 300.0,
     reach: Reach = HERE,
 ) -> None:
     """Go back to an earlier version. While one is on trial: take that one back.

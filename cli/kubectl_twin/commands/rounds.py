@@ -59,8 +59,8 @@ def round_command(  # noqa: PLR0917 - Typer reads the options from here
     again: Annotated[
         bool, typer.Option("--recompute", help="Reckon the scores once more from the stored answers.")
     ] = False,
-    items: Annotated[int, typer.Option(min=0, help="With --miner: how many questions to show.")] = 10,
-    timeout: Annotated[float, typer.Option(min=1, help="With --recompute: seconds to wait.")] = 900.0,
+    items: Annotated[int, typer.Option(min=0, help="With --miner: how many questions to show.", metavar="N")] = 10,
+    timeout: Annotated[float, typer.Option(min=1, help="With --recompute: seconds to wait.", metavar="N")] = 900.0,
     namespace: Namespace = None,
     output: Format = Output.TABLE,
     reach: Reach = HERE,

@@ -29,9 +29,11 @@ class Listing(StrEnum):
 
 Network = Annotated[
     str | None,
-    typer.Option("--network", help="finney, test, ws(s)://… or http://… of a local subnet.", callback=filled),
+    typer.Option(
+        "--network", help="finney, test, ws(s)://… or http://… of a local subnet.", metavar="NETWORK", callback=filled
+    ),
 ]
-Netuid = Annotated[int | None, typer.Option("--netuid", min=0, max=65535, help="The subnet.")]
+Netuid = Annotated[int | None, typer.Option("--netuid", min=0, max=65535, help="The subnet.", metavar="N")]
 Pool = Annotated[
     str | None, typer.Option("--pool", help="The subnet of this MinerPool.", metavar="NAME", callback=filled)
 ]

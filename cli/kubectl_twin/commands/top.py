@@ -16,7 +16,7 @@ def top_command(
         str | None,
         typer.Option("--prometheus", metavar="URL", help="Read this Prometheus instead of the pods.", callback=filled),
     ] = None,
-    seconds: Annotated[float, typer.Option("--seconds", min=1, max=300, help="How long to count.")] = 5.0,
+    seconds: Annotated[float, typer.Option("--seconds", min=1, max=300, help="How long to count.", metavar="N")] = 5.0,
     output: Format = Output.TABLE,
     reach: Reach = HERE,
 ) -> None:

@@ -19,28 +19,33 @@ if TYPE_CHECKING:
     from kubectl_twin.api import Api, Json
     from kubectl_twin.ask import Question
     from kubectl_twin.pools import PoolLine
+    from kubectl_twin.views import EventLine
 
 
 _INTERRUPTED = 130
+_NOT_FOUND = 404
 
 
 def ask_command(  # noqa: PLR0917 - Typer reads the options from here
     name: Name,
-    question: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.")],
+    question: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.", metavar="QUESTION")],
     namespace: Namespace = None,
     pool: Annotated[
-        str | None, typer.Option(help="Ask this pool; any that serves the twin if not given.", callback=filled)
+        str | None,
+        typer.Option(help="Ask this pool; any that serves the twin if not given.", metavar="NAME", callback=filled),
     ] = None,
     validator: Annotated[
         str | None,
-        typer.Option(help="Ask by the gateway of this Validator, which asks several miners.", callback=filled),
+        typer.Option(
+            help="Ask by the gateway of this Validator, which asks several miners.", metavar="NAME", callback=filled
+        ),
     ] = None,
     stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Print the answer as it arrives.")] = True,
-    max_tokens: Annotated[int, typer.Option(min=1, max=8192, help="Longest answer, in tokens.")] = 256,
+    max_tokens: Annotated[int, typer.Option(min=1, max=8192, help="Longest answer, in tokens.", metavar="N")] = 256,
     temperature: Annotated[
-        float | None, typer.Option(min=0, max=2, help="0 always gives the likeliest answer.")
+        float | None, typer.Option(min=0, max=2, help="0 always gives the likeliest answer.", metavar="N")
     ] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Longest silence, in seconds.")] = 120.0,
+    timeout: Annotated[float, typer.Option(min=1, help="Longest silence, in seconds.", metavar="N")] = 120.0,
     reach: Reach = HERE,
 ) -> None:
     """Ask a twin a question and print its answer as it arrives.
@@ -152,7 +157,7 @@ def _print_status(api: Api, twin: Json, *, namespace: str, output: Output) -> No
             conditions=views.condition_lines(twin),
             runs=_runs(api, namespace=namespace, name=twin["metadata"]["name"]),
             pools=_pools(api, twin, namespace=namespace),
-            events=views.event_lines(_events(api, twin, namespace=namespace)),
+            events=_events(api, twin, namespace=namespace),
             now=datetime.now(UTC),
         )
     )
@@ -183,17 +188,23 @@ def _pools(api: Api, twin: Json, *, namespace: str) -> list[PoolLine] | str:
         return str(error)
 
 
-def _events(api: Api, twin: Json, *, namespace: str) -> list[Json]:
+def _events(api: Api, twin: Json, *, namespace: str) -> list[EventLine] | str:
+    """Return the events about the twin, or why they can't be read."""
     from kubectl_twin.api import core_path  # noqa: PLC0415
+    from kubectl_twin.views import event_lines  # noqa: PLC0415
 
     about = f"involvedObject.kind=DoctorTwin,involvedObject.name={twin['metadata']['name']}"
-    return api.items(core_path("events", namespace), fields=about)
+    try:
+        return event_lines(api.items(core_path("events", namespace), fields=about))
+    except ApiError as error:
+        return str(error)
 
 
-def _runs(api: Api, *, namespace: str, name: str) -> list[Json]:
+def _runs(api: Api, *, namespace: str, name: str) -> list[Json] | str:
+    """Return the twin's runs, or why they can't be read; none where the operator is one without fine-tunes."""
     from kubectl_twin.lookup import runs_of  # noqa: PLC0415
 
     try:
         return runs_of(api, namespace=namespace, name=name)
-    except ApiError:  # an operator without fine-tunes, or no right to see them: the rest is worth reading
-        return []
+    except ApiError as error:
+        return [] if error.status == _NOT_FOUND else str(error)

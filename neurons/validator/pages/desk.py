@@ -34,7 +34,7 @@ class Desk:
     async def twins(self, visit: Visit) -> web.StreamResponse:
         """Show the doctor's twins."""
         key = signed_in(visit, Role.DOCTOR)
-        found = [(name, await self._doctors.get(name)) for name in key.twins or ()]
+        found = [(name, self._doctors.called(name), await self._doctors.get(name)) for name in key.twins or ()]
         return self._renderer.page("desk.html", visit, twins=found)
 
     async def questions(self, visit: Visit, twin: str) -> web.StreamResponse:
@@ -50,8 +50,9 @@ class Desk:
             raise no_ledger() from None
         older = found[AT_ONCE - 1].turn.question.at_ms if len(found) > AT_ONCE else None
         return self._renderer.page(
-            "questions.html", visit, twin=twin, reviewed=found[:AT_ONCE], older=older, when=_when
-        )
+            "questions.html", visit, twin=twin, called=self._doctors.called(twin), reviewed=found[:AT_ONCE],
+            older=older, when=_when,
+        )  # fmt: skip
 
     async def question(self, visit: Visit, twin: str, question: str) -> web.StreamResponse:
         """Show one question with every miner's answer, and a form for the right one."""
@@ -86,12 +87,14 @@ class Desk:
             lineage = await review.lineage(self._ledger().database, twin_uid=self._gateway.twins.of_ledger(twin).uid)
         except LedgerError:
             raise no_ledger() from None
-        return self._renderer.page("learned.html", visit, twin=twin, lineage=lineage, when=_when)
+        called = self._doctors.called(twin)
+        return self._renderer.page("learned.html", visit, twin=twin, called=called, lineage=lineage, when=_when)
 
     def _shown(self, visit: Visit, twin: str, view: QuestionView, **more: Any) -> web.Response:
         given = {"preview": None, "said": "", "answer_id": view.chosen_id, **more}
         return self._renderer.page(
-            "question.html", visit, twin=twin, view=view, most=MAX_CORRECTION, when=_when,
+            "question.html", visit, twin=twin, called=self._doctors.called(twin), view=view, most=MAX_CORRECTION,
+            when=_when,
             ratings={each.answer_id: each for each in view.ratings},
             corrections={each.answer_id: each for each in view.corrections},
             cleaning=self._gateway.scrub is not None, mark=mark, **given,

@@ -55,6 +55,11 @@ class Doctors:
         )
         return Doctor(twin, found.name, found.licence, found.specialty, found.vouched, found.miners, checked)
 
+    def called(self, twin: str) -> str:
+        """Return a twin as its doctor knows it: by her name, with the twin's own, since she may have several."""
+        name = self._of(twin).name
+        return twin if name == twin else f"{name} ({twin})"
+
     def _of(self, twin: str) -> Doctor:
         known = self._twins.known(twin)
         members = self._roster.for_twin(twin)

@@ -14,11 +14,13 @@ from markupsafe import Markup
 MAX_MARKDOWN: Final = 12_000
 """Characters: an answer of two thousand tokens has some 8,000."""
 MAX_SOURCES: Final = 10
+_SCROLLED: Final = {"div": {"class": {"scroll"}, "tabindex": {"0"}}}
+"""Around a table, which may be wider than a telephone; a tabindex lets the keyboard scroll it."""
 MAX_ADDRESS: Final = 500
 _TAGS: Final = frozenset(
     {
         "p", "br", "strong", "em", "ul", "ol", "li", "code", "pre", "blockquote", "hr",
-        "table", "thead", "tbody", "tr", "th", "td",
+        "div", "table", "thead", "tbody", "tr", "th", "td",
     }
 )  # fmt: skip
 _ADDRESS: Final = re.compile(r"https?://[^\s<>\"'`(){}\[\]\\|^]+")
@@ -38,7 +40,21 @@ def _headings(markdown: MarkdownIt) -> MarkdownIt:
     return markdown
 
 
-_MARKDOWN: Final = _headings(MarkdownIt("commonmark", {"html": False, "breaks": True}).enable("table"))
+def _tables(markdown: MarkdownIt) -> MarkdownIt:
+    """Put each table into a box in which it can be scrolled."""
+
+    def opened(*_: Any) -> str:
+        return '<div class="scroll" tabindex="0"><table>\n'
+
+    def closed(*_: Any) -> str:
+        return "</table></div>\n"
+
+    markdown.add_render_rule("table_open", opened)
+    markdown.add_render_rule("table_close", closed)
+    return markdown
+
+
+_MARKDOWN: Final = _tables(_headings(MarkdownIt("commonmark", {"html": False, "breaks": True}).enable("table")))
 
 
 def shown(text: str) -> tuple[Markup, tuple[str, ...]]:
@@ -53,8 +69,9 @@ def shown(text: str) -> tuple[Markup, tuple[str, ...]]:
     tokens = _MARKDOWN.parse(text, environment)
     # The sanitiser decides alone what is left, whatever the renderer lets through.
     html = nh3.clean(
-        _MARKDOWN.renderer.render(tokens, _MARKDOWN.options, environment), tags=set(_TAGS), attributes={}, link_rel=None
-    )
+        _MARKDOWN.renderer.render(tokens, _MARKDOWN.options, environment), tags=set(_TAGS), attributes={},
+        tag_attribute_values=_SCROLLED, link_rel=None,
+    )  # fmt: skip
     return Markup(html), _sources(text, _links(tokens))  # noqa: S704
 
 

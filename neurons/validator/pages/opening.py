@@ -42,7 +42,7 @@ async def open_pages(
     doctors = Doctors(roster=gateway.roster, twins=gateway.twins, licences=licences)
     patient = PatientPages(gateway, doctors=doctors, renderer=renderer, conversations=Conversations())
     desk = Desk(gateway, doctors=doctors, renderer=renderer)
-    uploading = Uploading(gateway, renderer=renderer, store=settings.interactions_store)
+    uploading = Uploading(gateway, doctors=doctors, renderer=renderer, store=settings.interactions_store)
     overview = Overview(gateway, renderer=renderer)
     try:
         yield Pages(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -10,6 +12,7 @@ from typing import Any, Final
 
 import jinja2
 from aiohttp import web
+from markupsafe import Markup, escape
 
 from bettertherapy_api import names
 from neurons.emergency import Language as NoticeLanguage
@@ -19,7 +22,18 @@ from neurons.validator.pages.visit import Visit
 
 PACKAGE: Final = "neurons.validator.pages"
 _KINDS: Final[Mapping[str, str]] = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_NUMBER: Final = re.compile(r"\d(?:[ -]?\d){2,}")
 _A_YEAR: Final = "public, max-age=31536000, immutable"
+
+
+def dialled(said: str) -> Markup:
+    """Return a text in which a touch on a telephone number, in digits of any script, calls it."""
+    made, end = Markup(), 0
+    for found in _NUMBER.finditer(said):
+        number = "".join(str(unicodedata.digit(each)) for each in found[0] if each.isdigit())
+        made += escape(said[end : found.start()]) + Markup('<a href="tel:{}">{}</a>').format(number, found[0])
+        end = found.end()
+    return made + escape(said[end:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,7 @@ class Renderer:
             static=self._addresses.__getitem__, languages=NAMES, short=_short, version=_version
         )
 
+        self._environment.filters["dialled"] = dialled
         for template in self._environment.list_templates():
             self._environment.get_template(template)  # a flaw shows at the start, and no visitor waits for compiling
 

@@ -14,6 +14,7 @@ from neurons.importers.documents import NotReadable, as_line, documents
 from neurons.miner.errors import RequestError, bad_request, unavailable
 from neurons.store import StoreError, join, open_store
 from neurons.validator.pages.cleaning import Cleaned, cleaned, mark
+from neurons.validator.pages.doctors import Doctors
 from neurons.validator.pages.gateway import Gateway
 from neurons.validator.pages.rendering import Renderer
 from neurons.validator.pages.staff import own_twin
@@ -54,9 +55,9 @@ class Conversation:
 class Uploading:
     """Answers a doctor who brings conversations."""
 
-    def __init__(self, gateway: Gateway, *, renderer: Renderer, store: str | None) -> None:
+    def __init__(self, gateway: Gateway, *, doctors: Doctors, renderer: Renderer, store: str | None) -> None:
         """`store`: where fine-tunes read `<store>/<twin>/interactions`; None: nothing can be brought."""
-        self._gateway, self._renderer, self._store = gateway, renderer, store
+        self._gateway, self._doctors, self._renderer, self._store = gateway, doctors, renderer, store
 
     async def show(self, visit: Visit, twin: str) -> web.StreamResponse:
         """Show the form."""
@@ -129,7 +130,8 @@ class Uploading:
             **more,
         }  # fmt: skip
         return self._renderer.page(
-            "upload.html", visit, status=status, twin=twin, most=MAX_CHARACTERS, at_once=MOST_CONVERSATIONS, mark=mark,
+            "upload.html", visit, status=status, twin=twin, called=self._doctors.called(twin), most=MAX_CHARACTERS,
+            at_once=MOST_CONVERSATIONS, mark=mark,
             shapes=[each.value for each in _SHAPES], ready=self._store is not None and self._gateway.scrub is not None,
             **given,
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,13 @@ def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         timeout=60,
-        env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", **env},
+        # The code that these tests are of, wherever it lies.
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HOME": "/nonexistent",
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            **env,
+        },
     )
 
 
@@ -66,6 +73,28 @@ def test_which_subnet_is_asked_for_once(tmp_path: Path, arguments: list[str], sa
     assert says in done.stderr
     assert ".." not in done.stderr.replace("ws(s)://…", "")
     assert "Traceback" not in done.stderr
+
+
+def test_a_context_that_is_not_there_is_told_beside_those_that_are(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text('{"contexts":[{"name":"home","context":{}},{"name":"prod","context":{}}]}')
+    said = run("list", "--context", "prd", KUBECONFIG=str(config)).stderr
+    assert "It has home and prod" in said
+    assert "Set KUBECONFIG" not in said
+
+
+def test_a_file_that_was_named_and_is_not_there_is_no_matter_of_the_environment(tmp_path: Path) -> None:
+    said = run("list", "--kubeconfig", str(tmp_path / "none")).stderr
+    assert f"there is none at {tmp_path}/none" in said
+    assert "--kubeconfig" in said
+    assert "Set KUBECONFIG" not in said
+
+
+@pytest.mark.parametrize("command", ["ask", "review", "reject", "rollback", "round", "top", "miners", "metagraph"])
+def test_help_names_what_an_option_takes_in_a_word(command: str) -> None:
+    said = run(command, "--help").stdout
+    assert not re.search(r"--[a-z-]+ <(?!table)", said)
+    assert "<int range>" not in said
 
 
 def test_an_api_server_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_kubectl_completes_by_it(installed: Path) -> None:
     assert "list\tList twins: by whom served, whether they answer." in offered("")
     assert "--as\tAct as this user." in offered("status", "--a")
     assert offered("adapter", "p")[0].startswith("push\t")
-    assert offered("status", "-n", "x", "dr-") == [":0"]  # no cluster to ask
+    assert offered("status", "-n", "x", "dr-") == [":4"]  # no cluster to ask
 
 
 def test_the_two_projects_are_of_one_release() -> None:

@@ -29,7 +29,7 @@ LONG = "dr-maria-del-carmen-fernandez-rodriguez-of-santa-cruz-clinic-12"  # 63 l
 def lines(rows: list[TwinRow], *, width: int | None, all_namespaces: bool = False) -> list[str]:
     made = table_of(rows, now=NOW, all_namespaces=all_namespaces, width=width)
     skip = 0 if all_namespaces else 1
-    shown = [made.head(), *(made.line(cells(row, NOW)[skip:]) for row in rows)]
+    shown = [made.head(), *(line for row in rows for line in made.lines(cells(row, NOW)[skip:]))]
     return ["".join(cell.text for cell in line).rstrip() for line in shown]
 
 
@@ -52,10 +52,24 @@ def test_where_there_is_room_each_twin_has_one_line_with_all_there_is() -> None:
 @pytest.mark.parametrize("name", ["dr-gurung", "dr-indra-bahadur-gurung-kathmandu-clinic", LONG])
 def test_on_a_narrow_terminal_columns_go_and_names_stay(name: str, width: int) -> None:
     shown = lines(rows_of(name), width=width)
-    assert len(shown) == 3
     assert shown[1].split()[0] == name
-    assert "READY" in shown[0]
-    assert all(len(line) <= max(width, len(name) + len("   Unknown")) for line in shown)
+    assert {"NAME", "SERVING", "READY"} <= set(shown[0].split())
+    assert all(len(line) <= max(width, len(name)) for line in shown)
+
+
+def test_one_long_name_costs_the_others_no_column() -> None:
+    head, long, rest, short = lines(rows_of(LONG), width=80)
+    assert long == LONG
+    assert rest.startswith(" ")
+    assert rest.split()[-4:] == ["True", "True", "2/2", "2h"]
+    assert "False (ServedNameCollision)" in short
+    assert rest.index("True") == short.index("Unknown") == head.index("SERVING")
+    assert lines(rows_of(LONG), width=None)[1].startswith(f"{LONG}   Dr.")
+
+
+def test_a_long_namespace_stays_beside_its_long_name() -> None:
+    long = lines(rows_of(LONG), width=100, all_namespaces=True)[1]
+    assert long.split() == ["clinic", LONG]
 
 
 def test_namespaces_are_shown_only_when_asked_for_all() -> None:

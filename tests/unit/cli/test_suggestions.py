@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import io
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from rich.text import Text
@@ -20,6 +23,7 @@ def elsewhere() -> Iterator[None]:
     suggestions.keep(Reach(), None)
 
 
+CLI = Path(__file__).parents[3] / "cli" / "kubectl_twin"
 FLAGS = "--kubeconfig '/tmp/my config' --context prod --as ada --as-group doctors"
 
 
@@ -56,3 +60,17 @@ def test_within_a_report_too_and_colours_stay_where_they_were() -> None:
         f"waits for you: `kubectl twin review dr-x -n clinic {FLAGS}`, then "
         f"`kubectl twin approve dr-x -n clinic {FLAGS}`. now\n"
     )
+
+
+def test_every_command_that_the_plugin_suggests_is_marked_as_one() -> None:
+    """Else it gets none of the call's options."""
+    bare = [
+        f"{path.name}: {node.value}"
+        for path in sorted(CLI.rglob("*.py"))
+        for tree in [ast.parse(path.read_text())]
+        for docstrings in [{id(each.value) for each in ast.walk(tree) if isinstance(each, ast.Expr)}]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+        if re.search(r"(?<!`)kubectl twin \w+ ", node.value)
+    ]
+    assert bare == []

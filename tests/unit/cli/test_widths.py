@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 from rich.console import RenderableType
 
-from kubectl_twin import render, views
+from kubectl_twin import render, suggestions, views
+from kubectl_twin.gateway import MinerResult
+from kubectl_twin.kubeconfig import Reach
 from kubectl_twin.pools import PoolObjects, pool_lines
+from kubectl_twin.render_gateway import result_table
 from kubectl_twin.render_review import review_report
 from kubectl_twin.render_rounds import rounds_table
 from kubectl_twin.render_versions import history_table, lineage_report
@@ -83,6 +86,24 @@ def review(width: int) -> RenderableType:
     return review_report(twin(), reviewed, most=10, width=width)
 
 
+def miners(_: int) -> RenderableType:
+    hotkeys = ("5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty", "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY")
+    return result_table(
+        [
+            MinerResult(uid=7, hotkey=hotkeys[0], score=0.93, failure=None, seconds=1.25),
+            MinerResult(uid=65535, hotkey=hotkeys[1], score=None, failure="receiptOfAnotherRequest" * 2, seconds=30.0),
+        ],
+        given=hotkeys[0],
+    )
+
+
+def gate(_: int) -> RenderableType:
+    metrics = [{**METRICS[0], "name": "safety.medication-interactions-of-children-and-the-old"}, METRICS[1]]
+    found = gate_of({"verdict": "Reject", "samples": 9, "metrics": metrics})
+    assert found is not None
+    return render.gate_table(found)
+
+
 @pytest.mark.parametrize("width", [80, 60])
 @pytest.mark.parametrize(
     ("report", "names"),
@@ -92,6 +113,7 @@ def review(width: int) -> RenderableType:
         (ancestors, {RUN, f"{TWIN}-bbbbbbbb"}),
         (rounds, {ROUND, "QuorumNotReached"}),
         (review, {RUN, f"{TWIN}-dddddddd"}),
+        (gate, {"safety.medication-interactions-of-children-and-the-old"}),
     ],
 )
 def test_no_line_is_longer_and_no_name_is_cut(report: Any, names: set[str], width: int) -> None:
@@ -99,3 +121,28 @@ def test_no_line_is_longer_and_no_name_is_cut(report: Any, names: set[str], widt
     assert "…" not in text
     assert [line for line in text.splitlines() if len(line.rstrip()) > width] == []
     assert {name for name in names if name not in text} == set()
+
+
+@pytest.mark.parametrize(
+    ("report", "heads"),
+    [
+        (miners, {"SCORE", "SECONDS"}),
+        (gate, {"BEFORE", "CHANGE", "INTERVAL", "AT LEAST"}),
+        (rounds, {"COMPLETE", "WEIGHTS", "DURATION"}),
+        (status, {"SERVED AS", "DIGEST", "SINCE"}),
+    ],
+)
+def test_no_head_is_broken_within_a_word(report: Any, heads: set[str]) -> None:
+    words = " ".join(printed(report(40), width=40).upper().split())
+    assert {head for head in heads if head not in words} == set()
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_a_suggested_command_stands_on_one_line_where_it_fits(width: int) -> None:
+    suggestions.keep(Reach(None, "prod"), "clinic")
+    try:
+        text = printed(status(width), width=width)
+    finally:
+        suggestions.keep(Reach(), None)
+    command = f"`kubectl twin status {TWIN} -n clinic --context prod`"
+    assert (command in text) == (len(command) < width - 2)

@@ -111,7 +111,7 @@ class _Dangers(HTMLParser):
         for name, value in given.items():
             if name.startswith("on") or name in {"style", "srcdoc", "formaction", "ping"}:
                 self.found.append(f"{tag} {name}")
-            if name in {"href", "src", "action"} and not re.match(r"/(?!/)|#|\?|https?://", value):
+            if name in {"href", "src", "action"} and not re.match(r"/(?!/)|#|\?|https?://|tel:[0-9]+$", value):
                 self.found.append(f"{tag} {name}={value}")
 
 

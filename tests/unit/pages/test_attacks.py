@@ -327,7 +327,7 @@ async def test_a_name_is_in_no_file_and_no_log_and_a_key_on_no_page(
             {"messages": [{"role": "user", "content": "I am Maya Rai"}, {"role": "assistant", "content": "Rest."}]}
         )
         brought = {"conversations": said, "shape": "openai", "consent": "yes", "seen": mark(said)}
-        assert "1 conversations are kept" in (await browser.submit("/desk/indra/upload", brought))[1]
+        assert "Conversations kept: 1." in (await browser.submit("/desk/indra/upload", brought))[1]
         cookies = "".join(str(cookie.value) for cookie in browser.session.cookie_jar)
         assert DOCTOR not in refused + desk + cookies
     written = written_under(tmp_path)

@@ -26,10 +26,22 @@ from tests.unit.pages.browsing import TWINS, kept, pages
 from tests.unit.pages.test_staff import DOCTOR, KEYS, OPERATOR, KnowsMaya
 
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+BROKEN_CELLS = """() => [...document.querySelectorAll("td, th")].flatMap((cell) => {
+  const walk = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), broken = [];
+  for (let node = walk.nextNode(); node; node = walk.nextNode()) for (const word of node.data.matchAll(/\\S+/g)) {
+    const range = document.createRange();
+    range.setStart(node, word.index), range.setEnd(node, word.index + word[0].length);
+    if (new Set([...range.getClientRects()].map((each) => Math.round(each.top))).size > 1) broken.push(word[0]);
+  }
+  return broken;
+})"""
+"""Words in cells of tables that stand on more than one line."""
 WAIT_MS = 60_000
 ANSWER = (
     "A headache that lasts two days is most often harmless.\n\n"
     "1. **Rest**, and drink enough water.\n2. Paracetamol helps, as its leaflet says.\n\n"
+    "| Medicine | Dose | When to take it, and what to look out for meanwhile |\n| --- | --- | --- |\n"
+    "| Paracetamol | 500 mg | every six hours at most, with a glass of water, and no alcohol |\n\n"
     "See a doctor soon if it gets worse, or if you have a fever or a stiff neck. "
     "Read more: https://medlineplus.gov/headache.html"
 )
@@ -73,6 +85,7 @@ async def look(page: Page, name: str) -> None:
     assert not serious, f"{name}: {serious}"
     wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert wide <= 0, f"{name} is {wide} pixels wider than the screen"
+    assert await page.evaluate(BROKEN_CELLS) == []
     folder = os.environ.get("PAGES_PICTURES")
     if folder:
         await page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)

@@ -32,7 +32,7 @@ async def test_a_doctor_is_chosen_by_name_licence_and_specialty(tmp_path: Path) 
         status, shown = await browser.get("/doctor/indra")
         assert status == 200
         assert "licence not checked" in shown  # no register is named
-        assert "102 (ambulance)" in shown  # how to call for help, before anything is asked
+        assert '<a href="tel:102">102</a> (ambulance)' in shown  # how to call for help, before anything is asked
         assert (await browser.get("/doctor/nobody"))[0] == 404
 
 
@@ -322,7 +322,7 @@ async def test_without_the_pages_program_a_person_is_shown_a_page_and_no_words_g
             status, shown = await browser.submit(f"/doctor/indra/{form}", {"text": "Hello", "comment": "Hello"})
             assert status == 400
             assert "This needs JavaScript" in shown
-            assert "102 (ambulance)" in shown
+            assert '<a href="tel:102">102</a> (ambulance)' in shown
         _, shown = await browser.submit("/doctor/indra/rate", {"comment": "I took forty tablets and want to die"})
         assert shown.index("1166") < shown.index("This needs JavaScript")
 
@@ -345,5 +345,5 @@ async def test_a_failure_of_the_gateways_own_is_told_in_the_pages_words_and_an_e
         status, shown = await browser.get("/doctor/indra")
         assert status == 500
         assert "It could not be done" in shown
-        assert "102 (ambulance)" in shown
+        assert '<a href="tel:102">102</a> (ambulance)' in shown
     assert "Maya" not in caplog.text

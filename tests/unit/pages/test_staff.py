@@ -75,7 +75,8 @@ async def test_the_operator_sees_how_each_miner_stands(tmp_path: Path) -> None:
         await browser.ask("My head hurts")
         _, shown = await sign_in(browser, OPERATOR)
         assert running.gateway.miners[0].keypair.ss58_address[:12] in shown
-        assert "1 miners as of block 1000" in shown
+        assert "As of block 1000" in shown
+        assert "Miners: 1." in shown
         assert "<td>1</td></tr>" in shown
 
 
@@ -169,7 +170,7 @@ async def test_conversations_are_brought_once_they_were_seen_and_agreed_to(tmp_p
         for _ in range(2):  # brought twice, it lies there once
             status, shown = await browser.submit("/desk/indra/upload", fields | {"consent": "yes", "seen": mark(said)})
             assert status == 200
-            assert "1 conversations are kept" in shown
+            assert "Conversations kept: 1." in shown
         [file] = store.rglob("*.jsonl")
         assert file.parent == store / "indra" / "interactions"
         [line] = [json.loads(each) for each in file.read_text().splitlines()]

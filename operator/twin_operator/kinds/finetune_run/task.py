@@ -48,5 +48,5 @@ def awaits_choice(run: Run, twin: Twin, digest: str, runs: Sequence[Run] = ()) -
     return Finding(
         Reason.AWAITING_CHOICE,
         f"the version passed its gate{better}; that of a validator's task is rolled out only where it is chosen: "
-        f"kubectl twin approve {twin.name} --digest {digest}, or reject",
+        f"`kubectl twin approve {twin.name} --digest {digest}`, or reject",
     )
