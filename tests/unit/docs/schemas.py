@@ -65,7 +65,7 @@ def is_field(path: str) -> bool:
 
 def begins_like_a_field(path: str) -> bool:
     """Tell whether a path with dots begins with the name of a field that has others below it."""
-    first = path.split(".")[0]
+    first = path.split(".", maxsplit=1)[0]
     return any(
         first in known.split(".") and schema.get("properties") is not None
         for fields in all_fields()
@@ -101,6 +101,5 @@ def _resolved(schema: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
         for part in schema["$ref"].removeprefix("#/").split("/"):
             found = found[part]
         schema = found
-    return next(
-        (_resolved(each, whole) for each in schema.get("anyOf", ()) if "properties" in _resolved(each, whole)), schema
-    )
+    either = [_resolved(each, whole) for each in schema.get("anyOf", ())]
+    return next((each for each in either if "properties" in each), schema)

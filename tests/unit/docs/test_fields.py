@@ -1,4 +1,4 @@
-"""Fields, conditions, reasons, series and modules that the pages name are there, and defaults in brackets are theirs."""
+"""Fields, conditions, series and modules that the pages name are there, and defaults in brackets are theirs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tests.unit.docs.told import PAGES, named, spans, typed
 from twin_operator.domain.appearances import TABLES, conditions_said
 from twin_operator.domain.reasons import Reason
 
+_DOTTED = re.compile(r"(?<![\w/.:@-])([a-z][A-Za-z]*(?:\.[a-z][A-Za-z]*)+)(?![\w/(-])")
 FILES = (".json", ".jsonl", ".yaml", ".npz", ".md", ".py", ".svg", ".example.org")
 CODE = {"gate.decide", "engine.reconcile"}
 """Ends of names in our modules that begin as a field does."""
@@ -28,10 +29,7 @@ OF_OTHERS = {"lastState", "containerStatuses", "clusterIP", "allocatable"}
 def test_a_field_that_is_named_with_dots_is_there() -> None:
     wrong, seen = set(), 0
     for page, text in spans():
-        for path in re.findall(
-            r"(?<![\w/.:@-])([a-z][A-Za-z]*(?:\.[a-z][A-Za-z]*)+)(?![\w/(-])",
-            re.sub(r"kubectl explain \w+\.", "", text),
-        ):
+        for path in _DOTTED.findall(re.sub(r"kubectl explain \w+\.", "", text)):
             if path.endswith(FILES) or path in CODE or not begins_like_a_field(path):
                 continue
             seen += 1
