@@ -26,8 +26,8 @@ MISUSED: Any = next(each for each in typer.BadParameter.__mro__ if each.__name__
 """What is raised when something lacks or isn't known; Typer names the class nowhere."""
 PROGRAMS = {"imagebuilder": ROOT / "local", "release": ROOT / "local"}
 KINDS_OF_OTHERS = {
-    "cm", "configmap", "events", "jobs", "lease", "mutatingwebhookconfigurations", "networkpolicy", "nodes", "pod", "pods",
-    "pvc", "secret", "service", "validatingwebhookconfigurations", "workloads",
+    "cm", "configmap", "events", "jobs", "lease", "mutatingwebhookconfigurations", "networkpolicy", "nodes", "pod",
+    "pods", "pvc", "secret", "service", "validatingwebhookconfigurations", "workloads",
 }  # fmt: skip
 
 

@@ -66,9 +66,9 @@ def minutes(seconds: float) -> str:
 
 SENTENCES: Final[dict[str, tuple[str, ...]]] = {
     "docs/adapters.md": (
-        f"fixed text of at most {fingerprint._MAX_TOKENS} tokens as token ids",  # noqa: SLF001
-        f"with {IN_WORDS[fingerprint._DECIMALS]} decimals in `logprobs` and {IN_WORDS[probes._DECIMALS]} in `probes`",  # noqa: SLF001
-        f"(the trainer makes 4 of {probes._LENGTH} tokens)",  # noqa: SLF001
+        f"fixed text of at most {fingerprint._MAX_TOKENS} tokens as token ids",
+        f"with {IN_WORDS[fingerprint._DECIMALS]} decimals in `logprobs` and {IN_WORDS[probes._DECIMALS]} in `probes`",
+        f"(the trainer makes 4 of {probes._LENGTH} tokens)",
         f"NaN, infinite or beyond ±{number(finite.LARGEST)}",
         f"A pod fetches {IN_WORDS[AgentSettings.fetches]} adapters at once",
         f"One that brought nothing for {number(gates.SLOW_FETCH_SECONDS)} s while others wait",
@@ -77,13 +77,13 @@ SENTENCES: Final[dict[str, tuple[str, ...]]] = {
         f"a text of {agent_places.LONG_TOKENS} tokens (fewer where",
         f"every {number(second_looks.LOOK_SECONDS)} s the one that wasn't looked at for longest",
         f"{IN_WORDS[oddities.ENOUGH]} of the last twenty answers",
-        f"without a word, the last {oddities._TAIL} characters",  # noqa: SLF001
+        f"without a word, the last {oddities._TAIL} characters",
     ),
     "docs/api-for-clients.md": (
-        f"nested at most {asked._MAX_DEPTH} deep",  # noqa: SLF001
+        f"nested at most {asked._MAX_DEPTH} deep",
         f"at most {limits.Limits.answers} answers",
         f"{number(limits.Limits.messages)} messages, {limits.MOST_WORDS} texts in `stop`",
-        f"{number(completions._MOST_EMBEDDED)} texts to embed",  # noqa: SLF001
+        f"{number(completions._MOST_EMBEDDED)} texts to embed",
         f"At most {IN_WORDS[attempt.MAX_BEGUN]} engines begin a request",
         f"`--hold-seconds`: {number(miner_settings.Settings.hold_seconds)} s, of a pool that may "
         f"[sleep](scaling.md) {miner_deployment.SLEEPER_HOLD_SECONDS} s",
@@ -132,7 +132,8 @@ SENTENCES: Final[dict[str, tuple[str, ...]]] = {
         f"announced the twin in the last {number(roster.KEEP_SECONDS / 60)} minutes",
         f"from another time ({checking.CLOCKS_APART_MS // 60_000} min)",
         f"begins with {number(standing.FIRST_CAPACITY)} questions at once",
-        f"up to {number(standing.MOST_CAPACITY)}; a failure halves it; {IN_WORDS[standing.FAILURES_UNTIL_REST]} in a row",
+        f"up to {number(standing.MOST_CAPACITY)}; a failure halves it; "
+        f"{IN_WORDS[standing.FAILURES_UNTIL_REST]} in a row",
         f"left alone for {number(standing.FIRST_REST_SECONDS)} s, doubling to a minute",
         f"({sessions.KEEP_SECONDS / 3600:.0f} h, {number(sessions.MAX_SESSIONS)} sessions, "
         f"{sessions.MAX_ALL_CHARACTERS // MIB} Mi characters in all)",
@@ -155,7 +156,7 @@ SENTENCES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "docs/ledger.md": (
         f"the last {IN_WORDS[handover.DAYS]} days (`--days`, at most {handover.MOST_DAYS})",
-        f"It is tried {IN_WORDS[datasets_cronjob._ATTEMPTS_MORE + 1]} times, within an hour",  # noqa: SLF001
+        f"It is tried {IN_WORDS[datasets_cronjob._ATTEMPTS_MORE + 1]} times, within an hour",
     ),
     "docs/lessons.md": (
         f"or {number(history.DEFAULT_ANSWER_TOKENS)} tokens, or a quarter",
@@ -205,8 +206,8 @@ SENTENCES: Final[dict[str, tuple[str, ...]]] = {
     "docs/receipts.md": (
         f"older than {number(miner_settings.SubnetSettings.max_age_seconds)} s or over "
         f"{number(miner_settings.SubnetSettings.skew_seconds)} s ahead",
-        f"half of the memory for requests, or three quarters with a small one (up to {memory.SMALL_BYTES // KIB} KiB once "
-        "it is read)"
+        "half of the memory for requests, or three quarters with a small one "
+        f"(up to {memory.SMALL_BYTES // KIB} KiB once it is read)"
         if (memory.UNPROVEN_PERCENT, memory.UNPROVEN_SMALL_PERCENT) == (50, 75)
         else "other shares",
         f"more than {number(announcement.MAX_TWINS)} twins or {number(announcement.MAX_VERSIONS)} versions",
@@ -245,7 +246,7 @@ SENTENCES: Final[dict[str, tuple[str, ...]]] = {
         f"{number(pubmed.PER_SECOND)} a second",
         f"{number(rxnav.PER_SECOND)} a second",
         "at most twelve of its content words"
-        if max(medlineplus._WORDS, openfda._WORDS, pubmed._WORDS, rxnav._WORDS) == 12  # noqa: SLF001
+        if max(medlineplus._WORDS, openfda._WORDS, pubmed._WORDS, rxnav._WORDS) == 12
         else "other words",
         f"has at most {documents.MAX_FILE_BYTES // GIB} GiB unpacked, a corpus a million texts, a text "
         f"{number(passage.MAX_TEXT)} characters"
