@@ -270,3 +270,24 @@ SENTENCES: Final[dict[str, tuple[str, ...]]] = {
 def test_a_figure_is_the_codes(page: str, sentence: str) -> None:
     text = re.sub(r"\s+", " ", (ROOT / page).read_text())
     assert sentence in text
+
+
+MINERS: Final = miner_settings.parse(["--pool", "p", "--wallet-dir", "/wallet"], {"NONCE_STORE_URL": "redis://n"})
+
+
+@pytest.mark.parametrize(
+    ("page", "variable", "default"),
+    [
+        ("receipts.md", "DOORS", ",".join(sorted(MINERS.doors, reverse=True))),
+        ("receipts.md", "MIN_VALIDATOR_STAKE", number(MINERS.subnet.min_stake) if MINERS.subnet else ""),
+        ("candidates.md", "CANDIDATE_SCORERS", miner_settings.DEFAULT_SCORERS),
+        ("candidates.md", "CANDIDATE_PATIENCE", number(MINERS.patience)),
+        ("lessons.md", "LESSONS", MINERS.lessons),
+        ("lessons.md", "LESSON_FLOOR", number(MINERS.lesson_floor)),
+    ],
+)
+def test_a_variables_default_is_the_miners(page: str, variable: str, default: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    rows = [row for row in text.splitlines() if row.startswith("| ") and f"`{variable}`" in row.split(" | ")[0]]
+    [cell] = {row.split(" | ")[1].strip().strip("`") for row in rows}
+    assert cell == default
