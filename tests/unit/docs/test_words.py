@@ -90,6 +90,22 @@ def test_the_readme_names_every_folder_and_every_suite() -> None:
     assert {suite for suite in suites if f"`{suite}`" not in text} == set()
 
 
+def test_the_readme_is_read_at_80_columns() -> None:
+    """But for tables, which wrap, and those that kubectl prints."""
+    kubectls = re.findall(r"^NAME .*\n(?:.+\n)+", (ROOT / "README.md").read_text(), re.MULTILINE)
+    printed = {line for table in kubectls for line in table.splitlines()}
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert [line for line in lines if len(line) > 80 and not line.startswith("|") and line not in printed] == []
+
+
+def test_words_that_are_explained_are_used() -> None:
+    start = (ROOT / "docs" / "README.md").read_text()
+    explained = re.findall(r"^\| \*\*(.+?)\*\* \|", start, re.MULTILINE)
+    assert len(explained) > 12
+    read = "".join(path.read_text() for path in READ if path.name != "README.md" or path.parent == ROOT).lower()
+    assert [word for word in explained if word.lower() not in read] == []
+
+
 def test_the_start_page_leads_to_every_page() -> None:
     start = (ROOT / "docs" / "README.md").read_text()
     linked = set(re.findall(r"\]\(([\w/.-]+\.md)", start))
