@@ -413,7 +413,7 @@ class RefusedVersion(ApiModel):
     digest: Annotated[str, Field(max_length=71)]
     """Its digest."""
     reason: Str63
-    """RolledBack, RejectedByDoctor, ParentReplaced or Superseded."""
+    """RolledBack, RejectedByDoctor, Superseded, ParentReplaced, AnchorLeftOut or ServedNameCollision."""
     message: Annotated[str, Field(max_length=1024)]
     """Why, as a sentence, with the numbers where there are any."""
     time: Time
@@ -436,7 +436,7 @@ class LastRollback(ApiModel):
     to_digest: Annotated[str | None, Field(max_length=71)] = None
     """The version that answers instead; absent for the base model itself."""
     reason: Str63
-    """Why, as one word: ErrorRate, Latency, Requested, or why the adapter failed."""
+    """Why, as one word: ErrorRate, Latency, Rating, NoTraffic, Requested, or why the adapter failed."""
     message: Annotated[str, Field(max_length=1024)]
     """Why, as a sentence with the numbers."""
     time: Time

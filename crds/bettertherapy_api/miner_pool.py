@@ -599,8 +599,8 @@ class MinerPoolStatus(ApiModel):
     observed_generation: Annotated[int | None, Field(ge=0)] = None
     """The metadata.generation this status speaks of."""
     conditions: Conditions | None = None
-    """Ready, Available, EngineLive, EnginesTuned, MinerRegistered, MetricsAvailable, ScalingActive,
-    CapacityAvailable, Degraded."""
+    """Ready, Available, EngineLive, EnginesTuned, MinerRegistered, MetricsAvailable, ScalingActive, CapacityAvailable,
+    Degraded; Updated where an update of the engines waits."""
     replicas: Annotated[int | None, Field(ge=0)] = None
     """Engine pods that exist."""
     desired_replicas: Annotated[int | None, Field(ge=0, le=MOST_REPLICAS)] = None

@@ -25,7 +25,8 @@ class Options:
     registry: str
     tag: str
     until: str = "end"
-    """`answers`: stop after the first answers; `receipt`: after one on the local subnet; `gateway`: after one of three
+    """`answers`: stop after the first answers; `scaling`: after a second engine came and went, which `end` leaves out;
+    `receipt`: after an answer on the local subnet; `gateway`: after one of three
     miners that a gateway asks; `round`: after these were examined, which `end` leaves out."""
 
 

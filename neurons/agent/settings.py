@@ -104,7 +104,10 @@ class Settings:
 
 def parse_settings(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read arguments, each with an environment variable as its default; exits with a usage line when one is missing."""
-    parser = argparse.ArgumentParser(prog="python -m neurons.agent", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m neurons.agent",
+        description="Stand before one engine: let questions in, fetch, load and prove adapters.",
+    )
 
     def option(flag: str, variable: str, default: str | None, text: str) -> None:
         value = environ.get(variable, default)

@@ -39,7 +39,8 @@ _MOST_RETAINED: Final = 36_500
 _TOLD: Final = 5
 """Of those twins of which something couldn't be done, so many are named in the message."""
 _EPILOG: Final = f"""\
-The ledger's address is --url, or ${URL_VARIABLE}, or {DEFAULT_URL};
+The ledger's address is --url, or ${URL_VARIABLE}, or
+{DEFAULT_URL};
 of migrate --url, or ${OWNER_URL_VARIABLE}, or else as of the others.
 What was done is written to standard output as one JSON document. Exit status:
 0 done, 1 not done (standard error says why), 2 the command line is wrong.

@@ -72,7 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="kubectl twin", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog="kubectl twin",
+        description="Check receipts of answers, without a network.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     made = parser.add_subparsers(required=True, metavar="verify").add_parser(
         "verify",

@@ -106,7 +106,11 @@ async def _read(given: argparse.Namespace) -> MetagraphFile:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m neurons.subnet", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m neurons.subnet",
+        description="Look at a Bittensor subnet, and ask its miners.",
+        allow_abbrev=False,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     miners = commands.add_parser("miners", help="list the miners", allow_abbrev=False)
     miners.add_argument("--metagraph", metavar="FILE", type=filled_path, help="from a file, without a chain")

@@ -61,7 +61,8 @@ class Settings:
 def from_environment(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
     """Read settings; exits with a message when an argument or a number is wrong."""
     parser = argparse.ArgumentParser(
-        prog="twin_operator", description="Operator of DoctorTwin, MinerPool and FineTuneRun."
+        prog="twin_operator",
+        description="Operator of DoctorTwin, MinerPool, FineTuneRun, Validator and ValidatorRound.",
     )
     parser.add_argument("--namespace", default=environ.get("TWIN_NAMESPACE") or None, help="look after this one only")
     parser.add_argument("--http-port", type=int, default=environ.get("TWIN_HTTP_PORT", "8080"), help="0: any free port")

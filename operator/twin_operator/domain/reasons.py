@@ -253,7 +253,11 @@ class Reason(StrEnum):
     )
     RUN_UNDER_WAY = "RunUnderWay", "the next fine-tune is due and waits for the one that runs", "wait"
     CANARY_UNDER_WAY = "CanaryUnderWay", "the next fine-tune is due and waits until the new version is decided", "wait"
-    SCHEDULE_INVALID = "ScheduleInvalid", "cron expression or time zone mean nothing", "correct `spec.fineTune`"
+    SCHEDULE_INVALID = (
+        "ScheduleInvalid",
+        "cron expression or time zone mean nothing",
+        "correct `spec.fineTune` of the twin, or `spec.rounds` of the validator",
+    )
     NO_TRAINING_POOL = (
         "NoTrainingPool",
         "no matching pool can train: no base model of its own, or one in the engine's image (`file://`)",
@@ -295,7 +299,7 @@ class Reason(StrEnum):
     )
     METRICS_STALE = (
         "MetricsStale",
-        "Prometheus has no fresh samples of some miners or engines",
+        "Prometheus has no fresh samples of some miners, engines or gateways",
         "check that it scrapes them, and that their series carry `namespace` and `pod`",
     )
     NO_ROLLBACK = "NoRollback", "all is well: nothing was taken back since the last promotion"
@@ -339,7 +343,7 @@ class Reason(StrEnum):
     PROGRESSING = "Progressing", "all is well: engines answer and move"
     SUFFICIENT = "Sufficient", "all is well: there is room"
     ENGINES_STARTING = "EnginesStarting", "engine pods are starting", "wait; a first start fetches the model"
-    ROLLING_OUT = "RollingOut", "engine pods are being replaced by ones with the newest spec", "wait"
+    ROLLING_OUT = "RollingOut", "engine or gateway pods are being replaced by ones with the newest spec", "wait"
     MINER_STARTING = "MinerStarting", "miner pods are starting", "wait"
     NO_MINER = "NoMiner", "`miner.replicas` is 0: the pool has no endpoint", "raise it"
     ACCESS_SECRET_MISSING = (
@@ -445,8 +449,8 @@ class Reason(StrEnum):
     )
     CHAIN_UNREACHABLE = (
         "ChainUnreachable",
-        "a miner or a gateway couldn't read the subnet's metagraph for ten minutes; it goes on with the last one, "
-        "whose time is told",
+        "the subnet's metagraph couldn't be read: by a miner or a gateway for ten minutes, which goes on with the last "
+        "one, whose time is told, or by a round",
         "the message; the network's name in `spec.miner.chain` of a pool or `spec.chain` of a validator, the way "
         "there, or another endpoint",
     )

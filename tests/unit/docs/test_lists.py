@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
+from neurons.privacy.identifiers import Identifier
+from neurons.scoring.judge.votes import Why
+from neurons.trainer.dataset import Refusal
+from neurons.trainer.turns import Flaw
+from neurons.validator.gateway.checking import Reason
 from tests.conftest import ROOT
 
 
@@ -23,3 +30,51 @@ def test_examples_are_all_listed() -> None:
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.yaml"))
     assert sorted(path for _, path in listed) == files
     assert all(f"{name}.yaml" == path for name, path in listed)
+
+
+def first_cells(page: str, above: str) -> set[str]:
+    """The words in code letters in the first column of the first table below a text."""
+    below = (ROOT / "docs" / page).read_text().partition(above)[2]
+    rows = re.search(r"(?:^\|.*\n)+", below, re.MULTILINE)
+    assert rows is not None, above
+    return set(re.findall(r"`([^`]+)`", " ".join(row.split(" | ")[0] for row in rows[0].splitlines()[2:])))
+
+
+REPAIRED = {Flaw.TURNS, Flaw.EMPTY, Flaw.TOO_LONG}
+"""Flaws of which no word of a learned answer is lost where they are repaired."""
+LISTED = [
+    ("gateway.md", "## What is discarded", {str(each) for each in Reason}),
+    (
+        "datasets.md", "**What is refused, and counted by reason**",
+        {str(each) for each in (*Refusal, *Flaw)}
+        | {f"{'identifier' if each is Identifier.NAME else ''}.{each}" for each in Identifier},
+    ),
+    ("datasets.md", "**What is repaired, and counted by reason**", {str(each) for each in REPAIRED}),
+    ("judging.md", "may not count.\n\n", {str(each) for each in Why}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("page", "above", "known"), LISTED, ids=lambda each: str(each)[:30])
+def test_a_list_of_reasons_has_all_and_no_other(page: str, above: str, known: set[str]) -> None:
+    assert first_cells(page, above) == known
+
+
+def test_what_a_dataset_leaves_out_is_listed() -> None:
+    source = (ROOT / "neurons" / "ledger" / "dataset.py").read_text()
+    counted = set(re.findall(r'left_out\["(\w+)"\]', source)) | {"noConsent", "emergency", "dislikedWithoutCorrection"}
+    assert counted <= first_cells("ledger.md", "Left out, and counted:")
+
+
+def test_each_refusal_at_the_signed_door_is_given_by_the_code() -> None:
+    codes = first_codes("receipts.md", "The miner refuses in words, in this order:")
+    assert len(codes) > 15
+    source = "".join(
+        path.read_text() for folder in ("wire", "miner") for path in sorted((ROOT / "neurons" / folder).glob("*.py"))
+    )
+    assert {code for code in codes if f'"{code}"' not in source} == set()
+
+
+def first_codes(page: str, above: str) -> set[str]:
+    """The words in code letters in the second column of the first table below a text."""
+    rows = (ROOT / "docs" / page).read_text().partition(above)[2].strip().partition("\n\n")[0]
+    return set(re.findall(r"`([^`]+)`", " ".join(row.split(" | ")[1] for row in rows.splitlines()[2:])))
