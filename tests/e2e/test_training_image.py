@@ -76,7 +76,9 @@ def luggage() -> bytes:
     return buffer.getvalue()
 
 
-def test_trainers_and_examiners_tests_pass_in_their_image(clinic: Clinic, kubectl_binary: str, kubeconfig: Path) -> None:
+def test_trainers_and_examiners_tests_pass_in_their_image(
+    clinic: Clinic, kubectl_binary: str, kubeconfig: Path
+) -> None:
     image = Catalog().references()["trainer-cpu"]
     clinic.apply(pod(image))
     try:
