@@ -83,7 +83,8 @@ class MinersStatus(ApiModel):
 
 
 class MinerScore(ApiModel):
-    """One miner's score, and its parts; a part that could not be measured is absent, and counts neither way."""
+    """One miner's score, and its parts; a part that could not be measured is absent, and counted as the middle of
+    the others'."""
 
     uid: Uid16
     """Its place on the subnet when it was asked."""

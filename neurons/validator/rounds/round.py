@@ -23,12 +23,13 @@ from neurons.ledger.rounds import RoundRows, TaskStates, felt, round_rows, score
 from neurons.validator.rounds import planning, reporting
 from neurons.validator.rounds.asking import Examiner, not_reached
 from neurons.validator.rounds.challenges import ChallengeError, ChallengesChanged, ChallengeSet
-from neurons.validator.rounds.conclude import MOVING, WORTH, Results, conclude, records_of
+from neurons.validator.rounds.conclude import FORMAT, MOVING, Results, conclude, records_of
 from neurons.validator.rounds.drawing import draw_times, shuffled
 from neurons.validator.rounds.errors import RoundError
 from neurons.validator.rounds.examining import candidates, credits_of
 from neurons.validator.rounds.feedback import satisfaction
 from neurons.validator.rounds.handing_out import HandedOut, HandingOut
+from neurons.validator.rounds.marks import WORTH
 from neurons.validator.rounds.measures import measures, on_time
 from neurons.validator.rounds.participation import participation
 from neurons.validator.rounds.progress import Progress
@@ -115,6 +116,7 @@ class RoundRun:
             results = conclude(rows)
             await self._write(*records_of(results, round_id=self._id, at_ms=self._means.now_ms()))
             rows = await self._rows()
+        _check_rules(rows)
         results = conclude(rows)
         finished = rows.finished
         if finished is None or finished.results_digest != results.digest:
@@ -229,7 +231,9 @@ class RoundRun:
         async with self._means.subnet.followed():
             await together(work)
         rows = await self._rows()
-        await self._write(step_record(self._id, Step.ASKED, _attendance(rows, miners), at_ms=self._means.now_ms()))
+        owners = {each.miner: each.coldkey for each in Registered.of(plan["registered"]).entrants}
+        attended = _attendance(rows, miners, owners)
+        await self._write(step_record(self._id, Step.ASKED, attended, at_ms=self._means.now_ms()))
         return await self._rows()
 
     async def _ask_twin(
@@ -383,6 +387,7 @@ async def recompute(ledger: Ledger, uid: str) -> Results:
         raise RoundError(
             "BadOrder", "the round's answers were deleted by age, so nothing can be recomputed", retryable=False
         )
+    _check_rules(rows)
     items = {each.item_id: each for each in rows.items}
     stored = {(each.item_id, each.miner): each.value_milli for each in rows.scores if each.part == "correctness"}
     for answer in rows.answers:
@@ -399,8 +404,24 @@ async def recompute(ledger: Ledger, uid: str) -> Results:
     return conclude(rows)
 
 
-def _attendance(rows: RoundRows, miners: Mapping[str, Sequence[Miner]]) -> dict[str, Any]:
+def _check_rules(rows: RoundRows) -> None:
+    """Raise RoundError where a finished round was reckoned by other rules than these."""
+    stored = rows.steps[Step.RESULTS.value].evidence["format"]
+    if stored != FORMAT:
+        raise RoundError(
+            "BadOrder",
+            f"another release reckoned the round, by the rules {stored}; this one goes by {FORMAT}, by which the same "
+            "answers may come to other results",
+            retryable=False,
+        )
+
+
+def _attendance(rows: RoundRows, miners: Mapping[str, Sequence[Miner]], owners: Mapping[Miner, str]) -> dict[str, Any]:
     answered_items = {each.item_id for each in rows.answers if each.text is not None}
+    # What nobody answers says nothing of who didn't, but of a twin that one owner alone serves nobody else could.
+    answered_twins = {each.twin.uid for each in rows.answers if each.text is not None}
+    alone = {uid for uid in answered_twins if len({owners.get(miner) for miner in miners.get(uid, ())}) == 1}
+    answered_items |= {each.item_id for each in rows.items if each.twin.uid in alone}
     counts: dict[Miner, list[int]] = {miner: [0, 0, 0, 0] for of in miners.values() for miner in of}
     for each in rows.answers:
         one = counts.setdefault(each.miner, [0, 0, 0, 0])
