@@ -113,7 +113,8 @@ def _heading(made: Json, view: RoundView) -> Text:
         parts.append(f"weights {weights['state']}{block}")
     if tasks := status.get("tasks"):
         told = f"{tasks.get('accepted', 0)} of {tasks.get('sent', 0)} tasks taken"
-        parts.append(f"{told}, {tasks.get('passed', 0)} of {tasks.get('examined', 0)} examined passed")
+        copies = f", {copied} not its miner's work" if (copied := tasks.get("disallowed", 0)) else ""
+        parts.append(f"{told}, {tasks.get('passed', 0)} of {tasks.get('examined', 0)} examined passed{copies}")
     if status.get("metricsFresh") is False:
         parts.append("metrics stale: speed was not scored")
     said = " · ".join(str(part) for part in parts)

@@ -155,9 +155,12 @@ class TasksStatus(ApiModel):
     accepted: Annotated[int, Field(ge=0)] = 0
     """Of these, so many took it."""
     examined: Annotated[int, Field(ge=0)] = 0
-    """Tasks of earlier rounds on whose versions this round took in the validator's own verdict."""
+    """Tasks of earlier rounds on whose versions this round took in the validator's own verdict, whichever it is."""
     passed: Annotated[int, Field(ge=0)] = 0
     """Of these, so many versions are no worse than what they began from."""
+    disallowed: Annotated[int, Field(ge=0)] = 0
+    """Tasks of earlier rounds of which this round found that the adapter is not their miner's own work: nearly another's
+    by its examination, another's bytes, or what the task began from, which isn't examined."""
 
 
 class Recomputed(ApiModel):

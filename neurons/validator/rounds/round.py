@@ -26,7 +26,7 @@ from neurons.validator.rounds.challenges import ChallengeError, ChallengesChange
 from neurons.validator.rounds.conclude import FORMAT, MOVING, Results, conclude, records_of
 from neurons.validator.rounds.drawing import draw_times, shuffled
 from neurons.validator.rounds.errors import RoundError
-from neurons.validator.rounds.examining import candidates, credits_of
+from neurons.validator.rounds.examining import VERDICTS, candidates, credits_of
 from neurons.validator.rounds.feedback import satisfaction
 from neurons.validator.rounds.handing_out import HandedOut, HandingOut
 from neurons.validator.rounds.marks import WORTH
@@ -59,7 +59,6 @@ ITEMS_AT_ONCE: Final = 4
 SAMPLE: Final = 8
 """Answers of a miner whose log-probabilities are recomputed."""
 _DAY_MS: Final = 24 * 3600 * 1000
-_EXAMINED: Final = frozenset({TaskState.PASSED, TaskState.FAILED, TaskState.INCONCLUSIVE})
 
 
 def now_ms() -> int:
@@ -126,10 +125,8 @@ class RoundRun:
             )  # fmt: skip
         told = reporting.of_results(results, rows)
         if (handed := await self._handed_out(rows, results, told)) is not None:
-            verdicts = await self._verdicts()
             told["tasks"] = {
-                "made": handed.made, "sent": handed.sent, "accepted": handed.accepted, "examined": len(verdicts),
-                "passed": verdicts.count(TaskState.PASSED),
+                "made": handed.made, "sent": handed.sent, "accepted": handed.accepted, **await self._taken_in(),
             }  # fmt: skip
             told["candidates"] = await self._candidates()
         await self._progress.tell(**told)
@@ -147,11 +144,16 @@ class RoundRun:
             log.warning("who is there is not known anew: %s", error)
         return await handing.hand_out(self._order, rows, results, self._means.twins(), started_ms=self._started_ms)
 
-    async def _verdicts(self) -> list[TaskState]:
-        """Return the verdicts on tasks that this round took in."""
+    async def _taken_in(self) -> dict[str, int]:
+        """Return how many verdicts on earlier tasks this round took in, by what `TasksReport` calls them."""
+        examined = {each.task for each in self._order.examined}
         events = [event for each in await self._offered() for event in each.events]
-        own = (each for each in events if each.adapter_digest is not None and each.at_ms == self._started_ms - 1)
-        return [each.state for each in own if each.state in _EXAMINED]
+        own = [each for each in events if each.adapter_digest is not None and each.at_ms == self._started_ms - 1]
+        return {
+            "examined": sum(each.task_id in examined and each.state in VERDICTS for each in own),
+            "passed": sum(each.state is TaskState.PASSED for each in own),
+            "disallowed": sum(each.state is TaskState.DISALLOWED for each in own),
+        }
 
     async def _candidates(self) -> tuple[Candidate, ...]:
         """Return the versions that wait for the validator's examination, as they stand at the round's end."""
