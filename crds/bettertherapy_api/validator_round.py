@@ -68,7 +68,8 @@ class ValidatorRoundSpec(ApiModel):
     retries: Annotated[int, Field(ge=0, le=20)] = 3
     """How often it is started again after a failure that may pass. Preemptions and lost nodes don't count."""
     ttl_seconds: Annotated[int, Field(ge=60, le=31536000)] = 604800
-    """How long the object is kept after its end; its results stay in the ledger."""
+    """How long the object is kept after its end; its results stay in the ledger. The last one that named tasks'
+    versions to be examined is kept for 14 days at least: the next round learns from it what they came to."""
 
 
 class MinersStatus(ApiModel):

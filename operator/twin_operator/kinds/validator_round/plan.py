@@ -39,6 +39,8 @@ MEMORY: Final = "the Validator's spec.rounds.resources.limits.memory"
 TIDIED_AFTER: Final = timedelta(hours=1)
 """So long Jobs and pods with their logs are kept after a round that did what it should."""
 FAILED_TIDIED_AFTER: Final = timedelta(days=1)
+NAMED_KEPT: Final = timedelta(days=14)
+"""So long the last round that named versions is kept, whatever its time to live: later ones give no credit then."""
 _SETTLED: Final = frozenset({"Revealed", "Missed", "Superseded", "Refused", "Withheld"})
 """States of weights of which nothing more comes."""
 
@@ -60,6 +62,8 @@ class RoundView:
     """Runs that are to examine what this round named, and aren't there."""
     occupied: tuple[str, ...] = ()
     """Names of such runs under which something else is examined."""
+    named_last: bool = False
+    """It named versions to be examined, and no later round of its validator has: what they come to is known by it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +172,8 @@ def _plan_ended(view: RoundView, images: Images, *, prometheus_url: str | None, 
         kept.append(_weights_condition(view, known))
     end = moment(made.status.completion_time or timestamp(now))
     expires = end + timedelta(seconds=made.spec.ttl_seconds)
+    if view.named_last:
+        expires = max(expires, end + NAMED_KEPT)
     tidied = end + (FAILED_TIDIED_AFTER if made.status.failure else TIDIED_AFTER)
     open_, asked = _weights_open(view, known), _asked_token(made, facts)
     children = (
