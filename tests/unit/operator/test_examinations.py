@@ -472,6 +472,7 @@ async def test_the_last_round_that_names_a_version_waits_for_the_next_beyond_its
         "validatorUID": world.api.objects[first]["status"]["validatorUID"],
     }
     world.api.put(without_server_fields(round_object("r2", status=later)))
+    await world.lead()  # as an hour later
     await world.settle()
     assert first not in world.api.objects
 
