@@ -160,8 +160,8 @@ class TasksStatus(ApiModel):
     passed: Annotated[int, Field(ge=0)] = 0
     """Of these, so many versions are no worse than what they began from."""
     disallowed: Annotated[int, Field(ge=0)] = 0
-    """Tasks of earlier rounds of which this round found that the adapter is not their miner's own work: nearly another's
-    by its examination, another's bytes, or what the task began from, which isn't examined."""
+    """Tasks of earlier rounds whose adapter this round found not to be their miner's own work: nearly another's by its
+    examination, another's bytes, or what the task began from, which isn't examined."""
 
 
 class Recomputed(ApiModel):

@@ -241,9 +241,9 @@ async def test_a_round_counts_what_it_took_in_near_copies_too_and_copies_apart(l
     copy = task(5, miner=BAD)
     kept = [finished(one, adapter=made) for one, made in zip(mine, adapters, strict=True)]
     await keep(ledger, *kept, finished(copy, adapter=adapters[0], at_ms=BEFORE + 2000))
-    credits = ("Passed", "Failed", "Inconclusive", "Disallowed")
+    said_of = ("Passed", "Failed", "Inconclusive", "Disallowed")
     said = [
-        examined(one, credit, adapter=made) for one, credit, made in zip(mine, credits, adapters, strict=True)
+        examined(one, credit, adapter=made) for one, credit, made in zip(mine, said_of, adapters, strict=True)
     ]  # fmt: skip
     for _ in range(2):  # begun again it counts the same
         teller = Remembered()
