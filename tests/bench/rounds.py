@@ -127,6 +127,7 @@ def honest(quality: float = QUALITY, seconds: float = 2.0) -> Play:
 def copying(draw: random.Random, _round: int, _item: int, seen: Answered | None) -> Answered:
     """Give another's answer, a word changed, after it came."""
     assert seen is not None
+    assert seen.text is not None
     words = seen.text.split()
     words[draw.randrange(len(words))] = "indeed"
     return Answered(seen.right, " ".join(words), seen.seconds + 0.5, measured=genuine(draw))

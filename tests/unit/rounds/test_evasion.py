@@ -138,6 +138,7 @@ def scores(values: dict[int, list[int | None]], *, twin: str = TWIN.uid) -> list
 
 ASKED = {TWIN.uid: [miner(n) for n in range(10)]}
 HALF: list[int | None] = [100_000, 0] * 20
+NONE: list[int | None] = [None] * 40
 HIDING: list[int | None] = [100_000, None] * 20
 
 
@@ -147,7 +148,7 @@ def test_who_keeps_what_is_wrong_from_being_graded_is_worth_what_the_rest_is() -
     assert found[miner(0)].correctness == pytest.approx(0.5)
     assert found[miner(9)].correctness == pytest.approx(0.5, abs=1e-5)
     assert found[miner(9)].withheld == pytest.approx(20.0)
-    silent = marks_of(scores({**honest, 9: [None] * 40}), ASKED)
+    silent = marks_of(scores({**honest, 9: NONE}), ASKED)
     assert silent[miner(9)].correctness == 0.0, "else who earned well once would keep its average for ever"
 
 
@@ -155,8 +156,8 @@ def test_who_keeps_what_is_wrong_from_being_graded_is_worth_what_the_rest_is() -
     "values",
     [
         {**dict.fromkeys(range(9), HALF), 9: [None, *HALF[1:]]},
-        {**dict.fromkeys(range(9), [None] * 20 + HALF[:20]), 9: [None] * 20 + HALF[:20]},
-        {0: HALF, 1: [None] * 4 + HALF[4:]},
+        {n: [*NONE[:20], *HALF[:20]] for n in range(10)},
+        {0: HALF, 1: [*NONE[:4], *HALF[4:]]},
     ],
     ids=["one of forty", "what nobody's answer could be graded on", "four of forty, beside one other miner"],
 )
