@@ -3,7 +3,7 @@
 A question on which nobody's answer could be graded says nothing of anybody. Where others' answers to it could, one that
 could not is left out as well: a judge fails now and then. But what an answer holds decides whether it can be graded
 (one with a telephone number is sent to no judge), so that a miner could have what it doubts left out. Where it has more
-such answers than chance gives once in a hundred rounds, what it has more than others to the same questions is worth
+such answers than chance gives once in twenty rounds, what it has more than others to the same questions is worth
 nothing.
 """
 
@@ -23,7 +23,7 @@ WORTH, CORRECTNESS, CLARITY = "worth", "correctness", "clarity"
 LEAST_GRADED: Final = 0.5
 """Of a miner's answers, the share that has to be graded for its correctness to be told: else the judge failed, and a
 few lucky grades say nothing."""
-BY_CHANCE: Final = 0.01
+BY_CHANCE: Final = 0.05
 """How rare it has to be, were all answers to a question alike in that, that so many of one miner's stay ungraded."""
 
 
