@@ -13,7 +13,7 @@ from bettertherapy_api.round_view import AnswerView, Evidence, MinerLine, MinerV
 from kubectl_twin.api import Json
 from kubectl_twin.render import Fitted, indented
 from kubectl_twin.render_gateway import short_hotkey
-from kubectl_twin.rounds import Compared, RoundRow, held_seconds, ranked
+from kubectl_twin.rounds import Compared, RoundRow, held_seconds, ranked, row_of
 from kubectl_twin.runs import span
 from kubectl_twin.views import age, short_digest
 
@@ -46,15 +46,25 @@ def round_report(made: Json, view: RoundView) -> Group:
     table = Fitted(("UID", "MINER", "SCORE", "CORRECT", "SPEED", "RATED", "TASKS", "WEIGHT", "DONE"))
     for line in ranked(view):
         table.rows.append(_cells(line))
-    parts.append(table if table.rows else Text("No miner was asked.", style="yellow"))
+    parts.append(table if table.rows else Text(_without_miners(made, view), style="yellow", overflow="fold"))
     noted = [line for line in ranked(view) if line.notes]
     if noted:
         parts.append(Text())
         for line in noted:
             said = "; ".join(note for note in line.notes)
             parts.append(Text.assemble((f"uid {line.uid} ", "bold"), said, overflow="fold"))
-    parts += [Text(), Text(f"One miner's answers: `kubectl twin round {view.name} --miner UID`", style="dim")]
+    if table.rows:
+        parts += [Text(), Text(f"One miner's answers: `kubectl twin round {view.name} --miner UID`", style="dim")]
     return Group(*parts)
+
+
+def _without_miners(made: Json, view: RoundView) -> str:
+    """Return why there is no table."""
+    if view.results_digest is not None:
+        return "No miner was asked."
+    if (why := row_of(made)).failed:
+        return f"It failed ({why.reason}), and has no results: `kubectl describe round {view.name}` says why."
+    return "Its results are not there yet."
 
 
 def miner_report(view: MinerView, *, most: int | None = None) -> Group:
@@ -104,7 +114,7 @@ def _heading(made: Json, view: RoundView) -> Text:
     parts = [
         f"validator {view.validator}",
         f"{view.items} questions",
-        f"took {span(seconds)}" if seconds is not None else "under way",
+        f"took {span(seconds)}" if seconds is not None else "failed" if row_of(made).failed else "under way",
         f"seed {view.seed}",
         f"results {short_digest(view.results_digest) if view.results_digest else '-'}",
     ]
@@ -113,7 +123,8 @@ def _heading(made: Json, view: RoundView) -> Text:
         parts.append(f"weights {weights['state']}{block}")
     if tasks := status.get("tasks"):
         told = f"{tasks.get('accepted', 0)} of {tasks.get('sent', 0)} tasks taken"
-        parts.append(f"{told}, {tasks.get('passed', 0)} of {tasks.get('examined', 0)} examined passed")
+        copies = f", {copied} not its miner's work" if (copied := tasks.get("disallowed", 0)) else ""
+        parts.append(f"{told}, {tasks.get('passed', 0)} of {tasks.get('examined', 0)} examined passed{copies}")
     if status.get("metricsFresh") is False:
         parts.append("metrics stale: speed was not scored")
     said = " · ".join(str(part) for part in parts)

@@ -46,6 +46,7 @@ class RoundRow:
     weights: str
     duration: str
     created: str | None
+    failed: bool = False
 
 
 def row_of(made: Json) -> RoundRow:
@@ -64,6 +65,7 @@ def row_of(made: Json) -> RoundRow:
         weights=(status.get("weights") or {}).get("state") or "-",
         duration=status.get("duration") or "-",
         created=made["metadata"].get("creationTimestamp"),
+        failed=conditions.get("Failed", {}).get("status") == "True",
     )
 
 
@@ -104,16 +106,31 @@ def read_miner(api: Api, made: Json, *, hotkey: str, namespace: str, key: str | 
     return _ask(api, made, MinerView, f"/miners/{quote(hotkey, safe='')}", namespace=namespace, key=key)
 
 
+def require_same(made: Json, view: RoundView) -> None:
+    """Raise TwinCliError where the ledger's round of that name is another than the one that there is now."""
+    uid = made["metadata"].get("uid")
+    if uid is None or view.uid == uid:
+        return
+    raise TwinCliError(
+        f"Nothing of round {view.name} is stored yet: what the ledger has is an earlier round of that name, which "
+        f"began {view.start_time}. Ask again once it is under way."
+    )
+
+
 def hotkey_meant(view: RoundView, said: str) -> str:
     """Return the hotkey that `said` names: whole, by its beginning, or by the UID that it had.
 
     Raises:
-        TwinCliError: none, or more than one.
+        TwinCliError: none, or more than one, or none is known yet.
     """
     found = [each for each in view.miners if each.hotkey == said or (said.isdigit() and each.uid == int(said))]
     found = found or [each for each in view.miners if each.hotkey.startswith(said)]
     if len(found) == 1:
         return found[0].hotkey
+    if view.results_digest is None:
+        raise TwinCliError(
+            f"Round {view.name} has no results yet, so no miner's are shown: `kubectl twin rounds` says how far it is."
+        )
     if found:
         shown = ", ".join(f"{each.hotkey} (uid {each.uid})" for each in found[:5])
         raise TwinCliError(f"{said} is the beginning of {len(found)} miners' hotkeys: {shown}. Write more of it.")

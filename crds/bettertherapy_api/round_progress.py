@@ -261,6 +261,7 @@ class TasksReport(Document):
     accepted: Count = 0
     examined: Count = 0
     passed: Count = 0
+    disallowed: Count = 0
 
 
 class Candidate(Document):

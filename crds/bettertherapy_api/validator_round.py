@@ -68,7 +68,8 @@ class ValidatorRoundSpec(ApiModel):
     retries: Annotated[int, Field(ge=0, le=20)] = 3
     """How often it is started again after a failure that may pass. Preemptions and lost nodes don't count."""
     ttl_seconds: Annotated[int, Field(ge=60, le=31536000)] = 604800
-    """How long the object is kept after its end; its results stay in the ledger."""
+    """How long the object is kept after its end; its results stay in the ledger. The last one that named tasks'
+    versions to be examined is kept for 14 days at least: the next round learns from it what they came to."""
 
 
 class MinersStatus(ApiModel):
@@ -83,7 +84,8 @@ class MinersStatus(ApiModel):
 
 
 class MinerScore(ApiModel):
-    """One miner's score, and its parts; a part that could not be measured is absent, and counts neither way."""
+    """One miner's score, and its parts; a part that could not be measured is absent, and counted as the middle of
+    the others'."""
 
     uid: Uid16
     """Its place on the subnet when it was asked."""
@@ -154,9 +156,12 @@ class TasksStatus(ApiModel):
     accepted: Annotated[int, Field(ge=0)] = 0
     """Of these, so many took it."""
     examined: Annotated[int, Field(ge=0)] = 0
-    """Tasks of earlier rounds on whose versions this round took in the validator's own verdict."""
+    """Tasks of earlier rounds on whose versions this round took in the validator's own verdict, whichever it is."""
     passed: Annotated[int, Field(ge=0)] = 0
     """Of these, so many versions are no worse than what they began from."""
+    disallowed: Annotated[int, Field(ge=0)] = 0
+    """Tasks of earlier rounds whose adapter this round found not to be their miner's own work: nearly another's by its
+    examination, another's bytes, or what the task began from, which isn't examined."""
 
 
 class Recomputed(ApiModel):

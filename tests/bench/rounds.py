@@ -11,7 +11,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 from unittest import mock
@@ -21,8 +21,21 @@ import bittensor.config
 from neurons.ledger.records import Miner
 from neurons.validator.rounds.duplicates import Said, groups_of
 from neurons.validator.rounds.grades import length_factor, worth
-from neurons.validator.rounds.rewards import WHOLE, Entrant, Parts, Shares, Unpaid, moving, reward, total_of
+from neurons.validator.rounds.marks import counted
+from neurons.validator.rounds.rewards import (
+    WHOLE,
+    Entrant,
+    Parts,
+    Shares,
+    Unpaid,
+    filled,
+    moving,
+    reward,
+    total_of,
+    usual,
+)
 from neurons.validator.rounds.speed import how_fast
+from neurons.validator.rounds.steps import milli
 from neurons.validator.rounds.weights_check import Measured, Weights, judge_weights
 from tests.bench.registry import Options
 from tests.bench.results import Figure, Result, Spread
@@ -42,6 +55,10 @@ _WORDS: Final = [
     "clean", "warm", "cold", "light", "heavy", "weak", "strong", "call", "help", "wait", "check", "measure",
     "again", "often", "seldom",
 ]  # fmt: skip
+OPEN: Final = 0.5
+"""Share of the questions that nobody can grade, where there are such: open ones, and no judge."""
+KNOWN_ERRORS: Final = 2 / 3
+"""Of its errors, so many a miner foresees."""
 NEEDED: Final = 30
 """Words that an answer takes."""
 
@@ -51,10 +68,13 @@ class Answered:
     """One answer in a simulation."""
 
     right: bool
-    text: str
+    text: str | None
+    """None: it didn't answer."""
     seconds: float
     proven: bool = True
     measured: Measured | None = None
+    gradable: bool = True
+    """False: it holds something that keeps it from the judge."""
 
 
 Play = Callable[[random.Random, int, int, "Answered | None"], Answered]
@@ -71,6 +91,12 @@ class Player:
     satisfaction: float = QUALITY
     copies: str | None = None
     """Whose answers it sees."""
+    rated: bool = True
+    """False: it serves a twin without patients, so that neither its speed nor its satisfaction is measured."""
+    leaves: int = ROUNDS
+    """From this round on it is away."""
+    renews: int = ROUNDS
+    """After so many rounds it registers anew."""
 
 
 def hotkey(number: int) -> str:
@@ -101,6 +127,7 @@ def honest(quality: float = QUALITY, seconds: float = 2.0) -> Play:
 def copying(draw: random.Random, _round: int, _item: int, seen: Answered | None) -> Answered:
     """Give another's answer, a word changed, after it came."""
     assert seen is not None
+    assert seen.text is not None
     words = seen.text.split()
     words[draw.randrange(len(words))] = "indeed"
     return Answered(seen.right, " ".join(words), seen.seconds + 0.5, measured=genuine(draw))
@@ -139,6 +166,31 @@ def gold_detecting(draw: random.Random, _round: int, _item: int, _seen: Answered
     return Answered(draw.random() < (QUALITY if looks_gold else 0.2), says(draw), 2.0, measured=genuine(draw))
 
 
+def unanswering(draw: random.Random, _round: int, item: int, _seen: Answered | None) -> Answered:
+    """Answer nothing that one would be wrong about, of what can be graded: two of three such errors are foreseen."""
+    right = draw.random() < QUALITY
+    silent = not right and draw.random() < KNOWN_ERRORS and _is_gradable(item, OPEN)
+    return Answered(right, None if silent else says(draw), 2.0, measured=genuine(draw))
+
+
+def withholding(draw: random.Random, _round: int, _item: int, _seen: Answered | None) -> Answered:
+    """Put a telephone number into what one would be wrong about, so that it is sent to no judge."""
+    right = draw.random() < QUALITY
+    return Answered(
+        right, says(draw), 2.0, measured=genuine(draw), gradable=right or draw.random() > KNOWN_ERRORS
+    )  # fmt: skip
+
+
+def halved(half: int) -> Play:
+    """Answer every other question, and leave the others to one's second hotkey."""
+
+    def play(draw: random.Random, number: int, item: int, seen: Answered | None) -> Answered:
+        own = honest()(draw, number, item, seen)
+        return own if item % 2 == half else replace(own, text=None)
+
+    return play
+
+
 def cheats() -> dict[str, list[Player]]:
     """Return the cheats by name; each stands beside honest miners of the same quality."""
     return {
@@ -151,50 +203,63 @@ def cheats() -> dict[str, list[Player]]:
         "speed-only": [Player("speed", speed_only, "c", satisfaction=QUALITY / 2)],
         "length-padding": [Player("padding", padding, "c")],
         "gold-detecting": [Player("detecting", gold_detecting, "c", satisfaction=0.35)],
+        "absent": [Player("absent", honest(), "c", leaves=5)],
+        "renewed": [Player("renewed", honest(), "c", renews=10)],
+        "halved": [Player(f"half{half}", halved(half), f"c{half}") for half in range(2)],
     }
 
 
-def earned(players: Sequence[Player], *, seed: int, rounds: int = ROUNDS, items: int = ITEMS) -> dict[str, float]:
-    """Return each player's mean share of the weights over the rounds."""
+def neutral() -> dict[str, list[Player]]:
+    """Return what makes a miner measured less than others, and must earn no more than to be measured."""
+    return {
+        "unanswering": [Player("unanswering", unanswering, "c")],
+        "withholding": [Player("withholding", withholding, "c")],
+        "unmeasured": [Player("unmeasured", honest(), "c", rated=False)],
+        # An engine that answers two has twice the work, and what it says is drawn anew for each.
+        "one engine, two owners": [Player(f"shared{n}", honest(seconds=4.0), f"c{n}") for n in range(2)],
+    }
+
+
+@dataclass(slots=True)
+class Seen:
+    """What one round saw of its miners, by their names."""
+
+    said: list[Mapping[str, Answered]] = field(default_factory=list)
+    """By question."""
+    gradable: list[bool] = field(default_factory=list)
+    """Whether anybody could grade an answer to that question."""
+
+    def answers(self, name: str) -> list[Answered]:
+        """Return what one answered and proved."""
+        return [said[name] for said in self.said if name in said and said[name].text is not None and said[name].proven]
+
+
+def earned(
+    players: Sequence[Player], *, seed: int, rounds: int = ROUNDS, items: int = ITEMS, ungraded: float = 0.0
+) -> dict[str, float]:
+    """Return each player's mean share of the weights over the rounds; `ungraded`: share of the questions."""
     draw = random.Random(seed)
-    miners = {player.name: Miner(hotkey=hotkey(n), registered_block=100 + n) for n, player in enumerate(players)}
-    entrants = [Entrant(miner=miners[p.name], uid=n, coldkey=p.owner) for n, p in enumerate(players)]
     averages: dict[Miner, float] = {}
-    shares = dict.fromkeys(miners, 0.0)
+    shares = {player.name: 0.0 for player in players}
     for number in range(rounds):
-        texts: list[Mapping[Miner, Said]] = []
-        worths: dict[str, list[float]] = {name: [] for name in miners}
-        unproven: set[str] = set()
-        samples: dict[str, list[Measured]] = {name: [] for name in miners}
-        seconds: dict[str, list[float]] = {name: [] for name in miners}
-        for item in range(items):
-            said: dict[str, Answered] = {}
-            for player in players:
-                said[player.name] = player.play(draw, number, item, said.get(player.copies or ""))
-            for name, answer in said.items():
-                if not answer.proven:
-                    unproven.add(name)
-                    continue
-                length = length_factor(len(answer.text.split()), NEEDED)
-                worths[name].append(worth(float(answer.right), None, length=length, fabricated=False) or 0.0)
-                seconds[name].append(answer.seconds)
-                if answer.measured is not None and len(samples[name]) < 8:
-                    samples[name].append(answer.measured)
-            texts.append({miners[n]: Said(a.text, round(1000 * a.seconds)) for n, a in said.items() if a.proven})
-        disqualified = {miners[name]: Unpaid.UNPROVEN for name in sorted(unproven)}
-        for name, sample in samples.items():
-            if judge_weights(sample).weights is Weights.OTHERS:
-                disqualified[miners[name]] = Unpaid.OTHER_WEIGHTS
-        for player in players:
-            miner, of = miners[player.name], worths[player.name]
-            middle = sorted(seconds[player.name])[len(seconds[player.name]) // 2] if seconds[player.name] else 30.0
-            parts = Parts(
-                correctness=sum(of) / len(of) if of else None, speed=how_fast(middle), satisfaction=player.satisfaction
-            )
-            total = 0.0 if miner in disqualified else total_of(parts, Shares(), answered=len(of) / items)
-            found = moving(averages.get(miner), total, alpha=0.3)
-            if found is not None:
+        miners = {
+            player.name: Miner(hotkey=hotkey(n), registered_block=100 + n + 1000 * (number // player.renews))
+            for n, player in enumerate(players)
+        }
+        entrants = [Entrant(miner=miners[p.name], uid=n, coldkey=p.owner) for n, p in enumerate(players)]
+        seen = _asked(draw, players, number, items=items, ungraded=ungraded)
+        totals, disqualified = _totals(seen, players, miners, number)
+        for miner, total in totals.items():
+            if (found := moving(averages.get(miner), total, alpha=0.3)) is not None:
                 averages[miner] = found
+        texts = [
+            {
+                miners[name]: Said(each.text, round(1000 * each.seconds))
+                for name, each in said.items()
+                if each.proven and each.text is not None
+            }
+            for said in seen.said
+        ]
         rewards = reward(
             averages, entrants, top=100, owner_coldkey="the owner", disqualified=disqualified, groups=groups_of(texts)
         )
@@ -203,11 +268,78 @@ def earned(players: Sequence[Player], *, seed: int, rounds: int = ROUNDS, items:
     return shares
 
 
+def _asked(
+    draw: random.Random, players: Sequence[Player], number: int, *, items: int, ungraded: float
+) -> Seen:  # fmt: skip
+    seen = Seen()
+    for item in range(items):
+        said: dict[str, Answered] = {}
+        for player in players:
+            if number < player.leaves:
+                said[player.name] = player.play(draw, number, item, said.get(player.copies or ""))
+        seen.said.append(said)
+        seen.gradable.append(_is_gradable(item, ungraded))
+    return seen
+
+
+def _is_gradable(item: int, ungraded: float) -> bool:
+    return int(item * ungraded) == int((item + 1) * ungraded)
+
+
+def _totals(
+    seen: Seen, players: Sequence[Player], miners: Mapping[str, Miner], number: int
+) -> tuple[dict[Miner, float | None], dict[Miner, Unpaid]]:
+    """Return what each miner's round comes to, and who is paid nothing."""
+    there = [player for player in players if number < player.leaves]
+    marks = counted(
+        (_worths(seen, place, miners), [miners[each.name] for each in there]) for place in range(len(seen.said))
+    )
+    answered = {player.name: seen.answers(player.name) for player in there}
+    parts: dict[str, Parts] = {}
+    disqualified: dict[Miner, Unpaid] = {}
+    for player in there:
+        name, seconds = player.name, sorted(each.seconds for each in answered[player.name])
+        parts[name] = Parts(
+            correctness=marks[miners[name]].correctness if miners[name] in marks else None,
+            speed=how_fast(seconds[len(seconds) // 2] if seconds else 30.0) if player.rated else None,
+            satisfaction=player.satisfaction if player.rated else None,
+        )
+        sample = [each.measured for each in answered[name] if each.measured is not None][:8]
+        if judge_weights(sample).weights is Weights.OTHERS:
+            disqualified[miners[name]] = Unpaid.OTHER_WEIGHTS
+        if any(not said[name].proven for said in seen.said):
+            disqualified[miners[name]] = Unpaid.UNPROVEN
+    middle = usual(parts.values())
+    totals: dict[Miner, float | None] = dict.fromkeys(miners.values(), 0.0)  # of who is away, and others are there
+    for player in there:
+        miner = miners[player.name]
+        shares = [len(answered[player.name]) / len(seen.said)]
+        if miner in marks and (of_graded := marks[miner].answered) is not None:
+            shares.append(of_graded)
+        total = total_of(filled(parts[player.name], middle), Shares(), answered=min(shares))
+        totals[miner] = 0.0 if miner in disqualified else total
+    return totals, disqualified
+
+
+def _worths(seen: Seen, place: int, miners: Mapping[str, Miner]) -> dict[Miner, int | None]:
+    """Return what the answers to one question are worth."""
+    found: dict[Miner, int | None] = {}
+    for name, each in seen.said[place].items():
+        if each.text is None or not each.proven:
+            continue
+        length = length_factor(len(each.text.split()), NEEDED)
+        value = worth(float(each.right), None, length=length, fabricated=False)
+        found[miners[name]] = milli(value) if seen.gradable[place] and each.gradable else None
+    return found
+
+
 def against_honest(cheat: str, *, seed: int, rounds: int = ROUNDS, items: int = ITEMS) -> tuple[float, float]:
     """Return the most that one of the cheats earns, and what an equally good honest miner does that nobody copies."""
-    players = [Player("honest", honest(), "h"), Player("equal", honest(), "e"), *cheats()[cheat]]
-    shares = earned(players, seed=seed, rounds=rounds, items=items)
-    return max(shares[each.name] for each in cheats()[cheat]), shares["equal"]
+    others = {**cheats(), **neutral()}[cheat]
+    players = [Player("honest", honest(), "h"), Player("equal", honest(), "e"), *others]
+    ungraded = OPEN if cheat == "unanswering" else 0.0  # by answering these it would make up for its silence
+    shares = earned(players, seed=seed, rounds=rounds, items=items, ungraded=ungraded)
+    return max(shares[each.name] for each in others), shares["equal"]
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float:
@@ -274,6 +406,15 @@ def measure(options: Options) -> Result:
             Figure(
                 subject=cheat, figure="earns, of what an honest miner of equal quality does", unit="",
                 spread=Spread.of(ratios), target="< 1", met=max(ratios) < 1,
+            )
+        )  # fmt: skip
+    for what in neutral():
+        pairs = [against_honest(what, seed=seed) for seed in range(10)]
+        spread = Spread.of([each / of_honest for each, of_honest in pairs])
+        figures.append(
+            Figure(
+                subject=what, figure="one earns, of what an honest miner does that is measured", unit="", spread=spread,
+                target="≤ 1.1 in the middle", met=spread.median <= 1.1,
             )
         )  # fmt: skip
     figures += asyncio.run(_copied())

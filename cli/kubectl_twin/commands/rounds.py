@@ -83,6 +83,7 @@ def round_command(  # noqa: PLR0917 - Typer reads the options from here
         read_round,
         recompute,
         reference,
+        require_same,
     )
 
     if miner is not None and again:
@@ -105,6 +106,7 @@ def round_command(  # noqa: PLR0917 - Typer reads the options from here
             terminal.say(reference(name))
             return
         view = read_round(api, made, namespace=where)
+        require_same(made, view)
         of_miner = (
             read_miner(api, made, hotkey=hotkey_meant(view, miner), namespace=where) if miner is not None else None
         )

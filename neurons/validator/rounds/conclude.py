@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +17,20 @@ from neurons.ledger.records import Miner, RoundAnswer, RoundFinished, Score, der
 from neurons.ledger.rounds import RoundRows
 from neurons.receipts import canonical, sha256
 from neurons.validator.rounds.duplicates import Group, Said, groups_of
-from neurons.validator.rounds.rewards import WHOLE, Entrant, Parts, Rewards, Shares, Unpaid, moving, reward, total_of
+from neurons.validator.rounds.marks import CLARITY, CORRECTNESS, Marks, marks_of
+from neurons.validator.rounds.rewards import (
+    WHOLE,
+    Entrant,
+    Parts,
+    Rewards,
+    Shares,
+    Unpaid,
+    filled,
+    moving,
+    reward,
+    total_of,
+    usual,
+)
 from neurons.validator.rounds.steps import (
     Attendance,
     Registered,
@@ -25,20 +38,19 @@ from neurons.validator.rounds.steps import (
     Taken,
     key,
     milli,
+    miner_of,
     of_milli,
     read_steps,
     step_record,
 )
 
-FORMAT: Final = "bettertherapy-round/1"
-WORTH, CORRECTNESS, CLARITY = "worth", "correctness", "clarity"
-"""Parts of single answers; `correctness` and `clarity` of miners too."""
+FORMAT: Final = "bettertherapy-round/2"
+"""Another one where the same rows come to other results."""
 SPEED, SATISFACTION, PARTICIPATION, TOTAL, MOVING = "speed", "satisfaction", "participation", "total", "moving"
-LEAST_GRADED: Final = 0.5
-"""Of a miner's answers, the share that has to be graded for its correctness to be told: else the judge failed, and a
-few lucky grades say nothing."""
 QUORUM_PERCENT: Final = 50
 """Of the miners that answered anything, so many have to be scored for weights to be set."""
+_NONE: Final = Marks()
+"""Of who was asked nothing that could be graded."""
 _ALSO: Final[Mapping[Unpaid, str]] = {
     Unpaid.UNPROVEN: "a receipt did not prove its answer: it earns nothing",
     Unpaid.OTHER_WEIGHTS: "its answers did not come from the weights that it announced: it earns nothing",
@@ -66,11 +78,13 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class _Marks:
-    """What the answers of each miner are worth, None where one is ungraded, and how clear they are, in thousandths."""
+class _Measured:
+    """What was measured of one miner."""
 
-    worths: Mapping[Miner, list[int | None]]
-    clarities: Mapping[Miner, list[int]]
+    marks: Marks
+    parts: Parts
+    middle: Parts
+    """Of all miners that answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +118,18 @@ def conclude(rows: RoundRows) -> Results:
     """Return the results. Raises KeyError where a step is missing."""
     taken = read_steps(rows.steps)
     order = RoundOrder.model_validate(taken.plan["order"])
-    marks = _of_answers(rows.scores)
+    asked = {uid: [miner_of(word) for word in words] for uid, words in taken.plan["asked"].items()}
+    marks = marks_of(rows.scores, asked)
     groups = groups_of(_texts(rows))
     before = Registered.of(taken.plan["registered"]).entrants
     known = {each.miner: each for each in (*before, *taken.registered.entrants)}
-    outcomes = [_outcome(miner, known.get(miner), taken, order, marks) for miner in _concerned(taken)]
+    concerned = _concerned(taken)
+    parts = {miner: _parts(miner, taken, marks.get(miner, _NONE)) for miner in concerned}
+    middle = usual(each for miner, each in parts.items() if _attendance(miner, taken).answered)
+    outcomes = [
+        _outcome(miner, known.get(miner), taken, order, _Measured(marks.get(miner, _NONE), parts[miner], middle))
+        for miner in concerned
+    ]
     disqualified = {each.miner: Unpaid.UNPROVEN for each in outcomes if each.attendance.unproven}
     disqualified |= dict.fromkeys(sorted(taken.others_weights, key=key), Unpaid.OTHER_WEIGHTS)
     quorum = _quorum(outcomes)
@@ -167,24 +188,6 @@ def records_of(results: Results, *, round_id: str, at_ms: int) -> list[Any]:
     return records
 
 
-def _of_answers(scores: tuple[Score, ...]) -> _Marks:
-    """Return what each miner's answers are worth, and how clear they were where that is known.
-
-    A question on which nobody's answer could be graded says nothing of anybody.
-    """
-    graded = {each.item_id for each in scores if each.part == WORTH and each.value_milli is not None}
-    worths: defaultdict[Miner, list[int | None]] = defaultdict(list)
-    clarities: defaultdict[Miner, list[int]] = defaultdict(list)
-    for each in scores:
-        if each.item_id is None:
-            continue
-        if each.part == WORTH and each.item_id in graded:
-            worths[each.miner].append(each.value_milli)
-        elif each.part == CLARITY and each.value_milli is not None:
-            clarities[each.miner].append(each.value_milli)
-    return _Marks(worths, clarities)
-
-
 def _texts(rows: RoundRows) -> list[dict[Miner, Said]]:
     """Return what was answered to the questions that are no patient's, by question in their order."""
     answers: defaultdict[str, list[RoundAnswer]] = defaultdict(list)
@@ -204,44 +207,79 @@ def _concerned(taken: Taken) -> list[Miner]:
     return sorted({*taken.attendance, *(miner for miner in taken.prior if miner in registered)}, key=key)
 
 
-def _outcome(miner: Miner, known: Entrant | None, taken: Taken, order: RoundOrder, marks: _Marks) -> Outcome:
-    attendance = taken.attendance.get(miner, Attendance(0, 0, 0, 0))
-    parts = Parts(
-        correctness=_mean(marks.worths.get(miner, [])),
+def _attendance(miner: Miner, taken: Taken) -> Attendance:
+    return taken.attendance.get(miner, Attendance(0, 0, 0, 0))
+
+
+def _was_away(miner: Miner, taken: Taken, order: RoundOrder) -> bool:
+    """Tell whether a miner could not be asked, in a round that asked of all twins and got answers of others.
+
+    It announced no twin to a validator that others announced theirs to: else it would earn by what it did long ago.
+    """
+    there = any(each.answered for each in taken.attendance.values())
+    return order.twins is None and there and miner not in taken.attendance
+
+
+def _parts(miner: Miner, taken: Taken, marks: Marks) -> Parts:
+    return Parts(
+        correctness=marks.correctness,
         speed=of_milli(taken.speed.get(miner)),
         satisfaction=of_milli(taken.satisfaction.get(miner)),
         participation=of_milli(taken.participation.get(miner)),
     )
+
+
+def _outcome(miner: Miner, known: Entrant | None, taken: Taken, order: RoundOrder, measured: _Measured) -> Outcome:
+    attendance, away = _attendance(miner, taken), _was_away(miner, taken, order)
+    marks, parts = measured.marks, measured.parts
     weights = order.scoring.weights_percent
     shares = Shares(
         correctness=weights.correctness, speed=weights.speed, satisfaction=weights.satisfaction,
         participation=weights.participation,
     )  # fmt: skip
-    total = total_of(parts, shares, answered=attendance.share)
-    if attendance.unproven or miner in taken.others_weights:
+    # Of what nobody can grade, answers are cheap: they make up for none that is left out where it counts.
+    answered = [share for share in (attendance.share, marks.answered) if share is not None]
+    total = total_of(
+        filled(parts, measured.middle), shares, answered=min(answered) if attendance.share is not None else None
+    )  # fmt: skip
+    if attendance.unproven or miner in taken.others_weights or away:
         total = 0.0
     # What is kept is kept in thousandths of a percent: the next round reads the same that this one used.
     total = of_milli(milli(total))
     average = moving(of_milli(taken.prior.get(miner)), total, alpha=order.scoring.alpha_percent / 100)
-    clear = marks.clarities.get(miner, [])
     return Outcome(
         miner=miner,
         uid=known.uid if known is not None else -1,
         coldkey=known.coldkey if known is not None else "",
         parts=parts,
-        clarity=of_milli(round(math.fsum(clear) / len(clear))) if clear else None,
+        clarity=marks.clarity,
         attendance=attendance,
         total=total,
         moving=of_milli(milli(average)),
-        notes=(),
+        notes=tuple(_said_of(measured, away=away)),
     )
 
 
-def _mean(worths: list[int | None]) -> float | None:
-    graded = [each for each in worths if each is not None]
-    if not graded or len(graded) < LEAST_GRADED * len(worths):
-        return None
-    return of_milli(round(sum(graded) / len(graded)))
+def _said_of(measured: _Measured, *, away: bool) -> Iterator[str]:
+    """Yield what else went into a miner's total, as sentences."""
+    marks, parts, middle = measured.marks, measured.parts, measured.middle
+    if away:
+        yield "it was not there to be asked, and others were"
+        return
+    if marks.withheld:
+        yield (
+            f"{marks.ungraded} of its answers could not be graded where others' could, {marks.withheld:.1f} more than "
+            "theirs, which is no chance: so many are worth nothing"
+        )
+    if parts.correctness is None:
+        return
+    named = (
+        (SPEED, parts.speed, middle.speed), (SATISFACTION, parts.satisfaction, middle.satisfaction),
+        (PARTICIPATION, parts.participation, middle.participation),
+    )  # fmt: skip
+    taken = [f"{name} {100 * of_all:.0f}%" for name, own, of_all in named if own is None and of_all is not None]
+    if taken:
+        yield f"not known, and taken as the middle of all: {', '.join(taken)}"
 
 
 def _with_notes(outcome: Outcome, taken: Taken, rewards: Rewards) -> Outcome:
@@ -250,12 +288,14 @@ def _with_notes(outcome: Outcome, taken: Taken, rewards: Rewards) -> Outcome:
     if given is not None and given.unpaid is not None:
         notes.append(_ALSO[given.unpaid])
     if given is not None and given.shared_with:
-        notes.append(f"it says the same as {given.shared_with} others, and shares one reward with them")
+        others = f"{given.shared_with} others" if given.shared_with > 1 else "another"
+        notes.append(f"it says the same as {others}, and shares one reward with them")
+    notes += outcome.notes
     if outcome.attendance.share == 0:
         notes.append("it answered nothing, and others did")
-    elif outcome.attendance.share is None:
+    elif outcome.total is None and outcome.attendance.share is None:
         notes.append("nothing can be concluded of it: nobody answered what it was asked, or it was asked nothing")
-    elif outcome.parts.correctness is None:
+    elif outcome.total is None:
         notes.append("its answers could not be graded: its score stays as it was")
     if not taken.metrics_fresh:
         notes.append(f"its speed is not known: {taken.metrics_message}")

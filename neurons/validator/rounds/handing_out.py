@@ -25,7 +25,8 @@ from neurons.ledger.rounds import RoundRows, TaskStates, round_rows, tasks_by_id
 from neurons.outside import TooLong, read_bounded
 from neurons.receipts import Keypair
 from neurons.validator.gateway.roster import Member
-from neurons.validator.rounds.conclude import WORTH, Results
+from neurons.validator.rounds.conclude import Results
+from neurons.validator.rounds.marks import WORTH
 from neurons.validator.rounds.planning import round_id_of
 from neurons.validator.rounds.steps import Step, key, miner_of, of_milli, step_record
 from neurons.validator.rounds.subnet import Subnet

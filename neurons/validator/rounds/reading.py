@@ -12,7 +12,7 @@ from bettertherapy_api.round_view import MAX_TASKS, AnswerView, Evidence, MinerL
 from neurons.ledger import Ledger, schema
 from neurons.ledger.records import RoundAnswer, RoundItem, Score, TaskState
 from neurons.ledger.rounds import RoundRows, TaskStates, round_rows, tasks, tasks_by_id
-from neurons.validator.rounds.conclude import CLARITY, WORTH
+from neurons.validator.rounds.marks import CLARITY, WORTH
 from neurons.validator.rounds.reporting import moment
 from neurons.validator.rounds.rewards import WHOLE
 from neurons.validator.rounds.steps import MILLI, Step, key, miner_of

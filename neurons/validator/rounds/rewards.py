@@ -6,7 +6,8 @@ All is kept by hotkey and registration block: who gets another's UID, or registe
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+import statistics
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -49,6 +50,34 @@ class Parts:
     participation: float | None = None
 
 
+def usual(known: Iterable[Parts]) -> Parts:
+    """Return the middle of what is known of speed, satisfaction and participation; None of what nobody has."""
+    known = list(known)
+
+    def middle(values: Iterable[float | None]) -> float | None:
+        there = [value for value in values if value is not None]
+        return statistics.median(there) if there else None
+
+    return Parts(
+        speed=middle(each.speed for each in known), satisfaction=middle(each.satisfaction for each in known),
+        participation=middle(each.participation for each in known),
+    )  # fmt: skip
+
+
+def filled(parts: Parts, middle: Parts) -> Parts:
+    """Return a miner's parts, with the middle of all miners' in the place of what isn't known of it.
+
+    Were such a part left out, the others would stand for it, and correctness mostly for the middle of something lower:
+    whom nobody could measure would earn more than whom everybody did.
+    """
+    return Parts(
+        correctness=parts.correctness,
+        speed=parts.speed if parts.speed is not None else middle.speed,
+        satisfaction=parts.satisfaction if parts.satisfaction is not None else middle.satisfaction,
+        participation=parts.participation if parts.participation is not None else middle.participation,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
     """How much each part counts, in percent."""
@@ -62,9 +91,9 @@ class Shares:
 def total_of(parts: Parts, shares: Shares, *, answered: float | None) -> float | None:
     """Return a miner's score of a round, 0 to 1; None where nothing can be concluded.
 
-    A part that isn't known counts neither way. The others count only as far as the answers are right: to be quick or
-    obliging earns nothing with wrong ones. `answered`: of the questions that somebody answered, the share that this
-    miner did; None where nobody answered any, which says nothing of it.
+    A part that isn't known of anybody counts neither way (`filled`). The others count only as far as the answers are
+    right: to be quick or obliging earns nothing with wrong ones. `answered`: of the questions that somebody answered,
+    the share that this miner did; None where nobody answered any, which says nothing of it.
     """
     if answered is None:
         return None

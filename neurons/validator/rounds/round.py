@@ -23,12 +23,13 @@ from neurons.ledger.rounds import RoundRows, TaskStates, felt, round_rows, score
 from neurons.validator.rounds import planning, reporting
 from neurons.validator.rounds.asking import Examiner, not_reached
 from neurons.validator.rounds.challenges import ChallengeError, ChallengesChanged, ChallengeSet
-from neurons.validator.rounds.conclude import MOVING, WORTH, Results, conclude, records_of
+from neurons.validator.rounds.conclude import FORMAT, MOVING, Results, conclude, records_of
 from neurons.validator.rounds.drawing import draw_times, shuffled
 from neurons.validator.rounds.errors import RoundError
-from neurons.validator.rounds.examining import candidates, credits_of
+from neurons.validator.rounds.examining import VERDICTS, candidates, credits_of
 from neurons.validator.rounds.feedback import satisfaction
 from neurons.validator.rounds.handing_out import HandedOut, HandingOut
+from neurons.validator.rounds.marks import WORTH
 from neurons.validator.rounds.measures import measures, on_time
 from neurons.validator.rounds.participation import participation
 from neurons.validator.rounds.progress import Progress
@@ -58,7 +59,6 @@ ITEMS_AT_ONCE: Final = 4
 SAMPLE: Final = 8
 """Answers of a miner whose log-probabilities are recomputed."""
 _DAY_MS: Final = 24 * 3600 * 1000
-_EXAMINED: Final = frozenset({TaskState.PASSED, TaskState.FAILED, TaskState.INCONCLUSIVE})
 
 
 def now_ms() -> int:
@@ -115,6 +115,7 @@ class RoundRun:
             results = conclude(rows)
             await self._write(*records_of(results, round_id=self._id, at_ms=self._means.now_ms()))
             rows = await self._rows()
+        _check_rules(rows)
         results = conclude(rows)
         finished = rows.finished
         if finished is None or finished.results_digest != results.digest:
@@ -124,10 +125,8 @@ class RoundRun:
             )  # fmt: skip
         told = reporting.of_results(results, rows)
         if (handed := await self._handed_out(rows, results, told)) is not None:
-            verdicts = await self._verdicts()
             told["tasks"] = {
-                "made": handed.made, "sent": handed.sent, "accepted": handed.accepted, "examined": len(verdicts),
-                "passed": verdicts.count(TaskState.PASSED),
+                "made": handed.made, "sent": handed.sent, "accepted": handed.accepted, **await self._taken_in(),
             }  # fmt: skip
             told["candidates"] = await self._candidates()
         await self._progress.tell(**told)
@@ -145,11 +144,16 @@ class RoundRun:
             log.warning("who is there is not known anew: %s", error)
         return await handing.hand_out(self._order, rows, results, self._means.twins(), started_ms=self._started_ms)
 
-    async def _verdicts(self) -> list[TaskState]:
-        """Return the verdicts on tasks that this round took in."""
+    async def _taken_in(self) -> dict[str, int]:
+        """Return how many verdicts on earlier tasks this round took in, by what `TasksReport` calls them."""
+        examined = {each.task for each in self._order.examined}
         events = [event for each in await self._offered() for event in each.events]
-        own = (each for each in events if each.adapter_digest is not None and each.at_ms == self._started_ms - 1)
-        return [each.state for each in own if each.state in _EXAMINED]
+        own = [each for each in events if each.adapter_digest is not None and each.at_ms == self._started_ms - 1]
+        return {
+            "examined": sum(each.task_id in examined and each.state in VERDICTS for each in own),
+            "passed": sum(each.state is TaskState.PASSED for each in own),
+            "disallowed": sum(each.state is TaskState.DISALLOWED for each in own),
+        }
 
     async def _candidates(self) -> tuple[Candidate, ...]:
         """Return the versions that wait for the validator's examination, as they stand at the round's end."""
@@ -229,7 +233,9 @@ class RoundRun:
         async with self._means.subnet.followed():
             await together(work)
         rows = await self._rows()
-        await self._write(step_record(self._id, Step.ASKED, _attendance(rows, miners), at_ms=self._means.now_ms()))
+        owners = {each.miner: each.coldkey for each in Registered.of(plan["registered"]).entrants}
+        attended = _attendance(rows, miners, owners)
+        await self._write(step_record(self._id, Step.ASKED, attended, at_ms=self._means.now_ms()))
         return await self._rows()
 
     async def _ask_twin(
@@ -383,6 +389,7 @@ async def recompute(ledger: Ledger, uid: str) -> Results:
         raise RoundError(
             "BadOrder", "the round's answers were deleted by age, so nothing can be recomputed", retryable=False
         )
+    _check_rules(rows)
     items = {each.item_id: each for each in rows.items}
     stored = {(each.item_id, each.miner): each.value_milli for each in rows.scores if each.part == "correctness"}
     for answer in rows.answers:
@@ -399,8 +406,24 @@ async def recompute(ledger: Ledger, uid: str) -> Results:
     return conclude(rows)
 
 
-def _attendance(rows: RoundRows, miners: Mapping[str, Sequence[Miner]]) -> dict[str, Any]:
+def _check_rules(rows: RoundRows) -> None:
+    """Raise RoundError where a finished round was reckoned by other rules than these."""
+    stored = rows.steps[Step.RESULTS.value].evidence["format"]
+    if stored != FORMAT:
+        raise RoundError(
+            "BadOrder",
+            f"another release reckoned the round, by the rules {stored}; this one goes by {FORMAT}, by which the same "
+            "answers may come to other results",
+            retryable=False,
+        )
+
+
+def _attendance(rows: RoundRows, miners: Mapping[str, Sequence[Miner]], owners: Mapping[Miner, str]) -> dict[str, Any]:
     answered_items = {each.item_id for each in rows.answers if each.text is not None}
+    # What nobody answers says nothing of who didn't, but of a twin that one owner alone serves nobody else could.
+    answered_twins = {each.twin.uid for each in rows.answers if each.text is not None}
+    alone = {uid for uid in answered_twins if len({owners.get(miner) for miner in miners.get(uid, ())}) == 1}
+    answered_items |= {each.item_id for each in rows.items if each.twin.uid in alone}
     counts: dict[Miner, list[int]] = {miner: [0, 0, 0, 0] for of in miners.values() for miner in of}
     for each in rows.answers:
         one = counts.setdefault(each.miner, [0, 0, 0, 0])

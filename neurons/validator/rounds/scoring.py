@@ -17,7 +17,6 @@ from neurons.scoring.judge.panel import Opinion
 from neurons.sources import Source
 from neurons.validator.rounds.challenges import Challenge, from_document
 from neurons.validator.rounds.citations import citations_in
-from neurons.validator.rounds.conclude import CLARITY, CORRECTNESS, WORTH
 from neurons.validator.rounds.grades import (
     Grade,
     grade_by_verdicts,
@@ -27,6 +26,7 @@ from neurons.validator.rounds.grades import (
     needed_length,
     worth,
 )
+from neurons.validator.rounds.marks import CLARITY, CORRECTNESS, WORTH
 from neurons.validator.rounds.steps import milli
 
 GOOD_FROM, BAD_TO = 0.7, 0.3

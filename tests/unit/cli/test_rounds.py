@@ -14,7 +14,7 @@ from bettertherapy_api.round_view import AnswerView, Evidence, MinerLine, MinerV
 from kubectl_twin.api import rounds_path
 from kubectl_twin.errors import TwinCliError
 from kubectl_twin.render_rounds import compared_text, miner_report, round_report, rounds_table
-from kubectl_twin.rounds import Compared, find_round, hotkey_meant, ranked, recompute, row_of
+from kubectl_twin.rounds import Compared, find_round, hotkey_meant, ranked, recompute, require_same, row_of
 from kubectl_twin.text_console import TextConsole
 
 from .fake_api import MemoryApi
@@ -75,6 +75,55 @@ def test_a_round_is_a_table_of_eighty_columns_best_first() -> None:
     assert "91%" in rows[0]
     assert any("its receipts don't verify" in line for line in lines)
     assert [line.uid for line in ranked(view())] == [7, 8]
+
+
+def bare(**changes: Any) -> RoundView:
+    """Return what the ledger has of a round without miners in its results."""
+    return view().model_copy(update={"miners": (), **changes})
+
+
+def test_a_round_without_miners_says_why_there_is_no_table() -> None:
+    asked = "\n".join(printed(round_report(made(), bare())))
+    assert "No miner was asked." in asked
+    assert "--miner" not in asked
+    under_way = "\n".join(printed(round_report(made(), bare(results_digest=None, completion_time=None))))
+    assert "No miner was asked" not in under_way
+    assert "under way" in under_way
+    assert "Its results are not there yet." in under_way
+    failed = made(conditions=[{"type": "Failed", "status": "True", "reason": "Killed"}], resultsDigest=None)
+    ended = " ".join(printed(round_report(failed, bare(results_digest=None, completion_time=None))))
+    assert "under way" not in ended
+    assert "It failed (Killed), and has no results: `kubectl describe round clinic-29401200` says why." in ended
+
+
+def test_a_miner_of_a_round_without_results_is_not_said_to_be_left_out() -> None:
+    with pytest.raises(TwinCliError, match="has no results yet"):
+        hotkey_meant(bare(results_digest=None), "7")
+
+
+def test_the_longest_line_and_one_of_a_miner_that_nothing_is_known_of_fit() -> None:
+    full = MinerLine(
+        uid=255, hotkey=ALICE, score=100, correctness=100, clarity=100, speed=100, satisfaction=100,
+        participation=100, weight=1.0, answered=320, asked=320,
+        notes=("not known, and taken as the middle of all: speed 100%, satisfaction 100%, participation 100%",),
+    )  # fmt: skip
+    lines = printed(
+        round_report(made(metricsFresh=False), view(full, MinerLine(uid=0, hotkey=BOB, answered=0, asked=0)))
+    )
+    assert all(len(line) <= 80 for line in lines), lines
+    header = next(line for line in lines if line.split()[:1] == ["UID"])
+    of_full = next(line for line in lines if line.split()[:1] == ["255"])
+    assert of_full.rstrip().endswith("320/320")
+    assert len(header.split()) == len(of_full.split()) == 9
+
+
+def test_an_earlier_round_of_the_same_name_is_not_shown_in_its_place() -> None:
+    thing = made()
+    thing["metadata"]["uid"] = "the-second"
+    with pytest.raises(TwinCliError, match="an earlier round of that name, which began 2026-01-02T03:00:00Z"):
+        require_same(thing, view())
+    thing["metadata"]["uid"] = "u"
+    require_same(thing, view())
 
 
 def test_a_miner_is_shown_down_to_the_passage_and_moves_no_cursor() -> None:

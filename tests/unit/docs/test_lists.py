@@ -54,7 +54,9 @@ LISTED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("page", "above", "known"), LISTED, ids=lambda each: str(each)[:30])
+@pytest.mark.parametrize(
+    ("page", "above", "known"), LISTED, ids=[f"{page}-{above.strip()[:30]}" for page, above, _ in LISTED]
+)
 def test_a_list_of_reasons_has_all_and_no_other(page: str, above: str, known: set[str]) -> None:
     assert first_cells(page, above) == known
 

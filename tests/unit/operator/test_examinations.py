@@ -351,8 +351,10 @@ def test_no_night_is_left_out_because_versions_of_miners_wait_to_be_examined() -
 # In the operator as it runs
 
 
-async def announced(*, twin_is_another: bool = False, world: Played | None = None) -> Played:
-    """A round that is complete and names a candidate."""
+async def announced(
+    *, twin_is_another: bool = False, world: Played | None = None, ended: timedelta = timedelta()
+) -> Played:
+    """A round that is complete, since so long, and names a candidate."""
     world = world or Played()
     world.start_pool(store=STORE)
     world.start_pod()
@@ -360,7 +362,7 @@ async def announced(*, twin_is_another: bool = False, world: Played | None = Non
     world.start_twin()
     uid = "uid-another" if twin_is_another else str(world.twin()["metadata"]["uid"])
     world.api.put(without_server_fields(validator_object(**TASKS)))
-    complete = {**ROUND_STARTED, "completionTime": timestamp(datetime.now(UTC)), "resultsDigest": digest("d")}
+    complete = {**ROUND_STARTED, "completionTime": timestamp(datetime.now(UTC) - ended), "resultsDigest": digest("d")}
     owner = world.api.objects[Key("Validator", NAMESPACE, "v")]["metadata"]["uid"]
     complete["validatorUID"] = owner
     made = world.api.put(without_server_fields(round_object("r1", status=complete)))
@@ -456,6 +458,23 @@ async def test_a_run_of_that_name_that_examines_another_thing_is_told_and_not_cr
     await world.settle()
     made = world.api.objects[Key("FineTuneRun", NAMESPACE, examination_run_name(TASK))]
     assert made["spec"]["candidate"]["digest"] == digest("b")
+
+
+async def test_the_last_round_that_names_a_version_waits_for_the_next_beyond_its_time() -> None:
+    world = await announced(ended=timedelta(days=8))
+    await world.lead()
+    await world.settle()
+    first = Key("ValidatorRound", NAMESPACE, "r1")
+    assert first in world.api.objects, "else nobody would know what the examination came to"
+    later = {**ROUND_STARTED, "startTime": timestamp(datetime.now(UTC)), "resultsDigest": digest("e")}
+    later |= {
+        "completionTime": timestamp(datetime.now(UTC)),
+        "validatorUID": world.api.objects[first]["status"]["validatorUID"],
+    }
+    world.api.put(without_server_fields(round_object("r2", status=later)))
+    await world.lead()  # as an hour later
+    await world.settle()
+    assert first not in world.api.objects
 
 
 async def test_the_next_round_is_told_what_the_examination_came_to_and_stays_told() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,6 +52,8 @@ class PlayedSubnet:
     later: list[Entrant] | None = None
     """What the metagraph is from the second look on."""
     owner_coldkey: str = "the owner"
+    serves: Mapping[str, Collection[Miner]] = field(default_factory=dict)
+    """Who serves a twin; of one that isn't named all do."""
     looks: int = 0
 
     @property
@@ -67,7 +69,8 @@ class PlayedSubnet:
         return nullcontext()
 
     def serving(self, twin: str) -> Mapping[Miner, Any]:
-        return {each: each for each in self.says}
+        there = self.serves.get(twin, self.says)
+        return {each: each for each in self.says if each in there}
 
     def parents(self, twin: str) -> Mapping[Miner, str | None]:
         return dict.fromkeys(self.says)

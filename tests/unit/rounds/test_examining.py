@@ -235,6 +235,25 @@ async def test_killed_at_any_write_a_round_gives_the_credit_once(
     assert await known(ledger, mine) == [TaskState.ACCEPTED, TaskState.FINISHED, TaskState.PASSED]
 
 
+async def test_a_round_counts_what_it_took_in_near_copies_too_and_copies_apart(ledger: MortalLedger) -> None:
+    adapters = [f"sha256:{digit * 64}" for digit in "1234"]
+    mine = [task(number) for number in range(1, 5)]
+    copy = task(5, miner=BAD)
+    kept = [finished(one, adapter=made) for one, made in zip(mine, adapters, strict=True)]
+    await keep(ledger, *kept, finished(copy, adapter=adapters[0], at_ms=BEFORE + 2000))
+    said_of = ("Passed", "Failed", "Inconclusive", "Disallowed")
+    said = [
+        examined(one, credit, adapter=made) for one, credit, made in zip(mine, said_of, adapters, strict=True)
+    ]  # fmt: skip
+    for _ in range(2):  # begun again it counts the same
+        teller = Remembered()
+        await held(ledger, *said, teller=teller)
+        last = teller.told[-1][1]
+        assert isinstance(last, RoundProgress)
+        assert last.tasks is not None
+        assert (last.tasks.examined, last.tasks.passed, last.tasks.disallowed) == (4, 1, 2)
+
+
 async def test_an_examination_that_came_to_nothing_counts_neither_way(ledger: MortalLedger) -> None:
     mine = task(1)
     await keep(ledger, finished(mine))

@@ -13,10 +13,12 @@ from neurons.ledger import Consent, Ledger, Question, RoundItem, Session, new_id
 from neurons.ledger.rounds import finished_rounds, round_rows
 from neurons.sources import Citation
 from neurons.sources.errors import NoAnswer
+from neurons.validator.rounds import conclude as conclude_module
 from neurons.validator.rounds import round as round_module
 from neurons.validator.rounds.challenges import ChallengeSet, load_challenges
-from neurons.validator.rounds.conclude import MOVING, WORTH
+from neurons.validator.rounds.conclude import MOVING
 from neurons.validator.rounds.errors import RoundError
+from neurons.validator.rounds.marks import WORTH
 from neurons.validator.rounds.progress import Remembered
 from neurons.validator.rounds.prometheus import Readings
 from neurons.validator.rounds.rewards import WHOLE, Entrant, Unpaid
@@ -198,6 +200,18 @@ async def test_answers_that_were_scored_otherwise_are_found(ledger: Ledger) -> N
     with pytest.raises(RoundError) as found:
         await recompute(ledger, ROUND)
     assert found.value.kind == "ResultsDiffer"
+
+
+async def test_what_another_release_reckoned_is_said_to_be_so_and_not_called_changed(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conclude_module, "FORMAT", "bettertherapy-round/0")
+    monkeypatch.setattr(round_module, "FORMAT", "bettertherapy-round/0")
+    await run(means(ledger, played(right))).run()
+    monkeypatch.undo()
+    with pytest.raises(RoundError, match="another release reckoned the round") as found:
+        await recompute(ledger, ROUND)
+    assert (found.value.kind, found.value.retryable) == ("BadOrder", False)
 
 
 async def test_only_consented_first_questions_are_replayed_and_go_with_their_patient(ledger: Ledger) -> None:

@@ -51,14 +51,18 @@ def next_round(validator: Validator, *, now: datetime) -> datetime | None:
 
 
 def too_many(validator: Validator, rounds: Sequence[Round]) -> list[Round]:
-    """Return the rounds of the schedule that are over, and more than the validator keeps; oldest first."""
+    """Return the rounds of the schedule that are over, and more than the validator keeps; oldest first.
+
+    The last one that is complete is not among them, however many failed since: what it named is known by it alone.
+    """
     if validator.spec.rounds is None:
         return []
     over = [
         each for each in rounds
         if each.owner_uid == validator.uid and each.ended and _condition(each)[0] != "Unknown"
     ]  # fmt: skip
-    return over[: max(0, len(over) - validator.spec.rounds.history_limit)]
+    last = next((each for each in reversed(over) if each.complete), None)
+    return [each for each in over[: max(0, len(over) - validator.spec.rounds.history_limit)] if each is not last]
 
 
 def weights_of(seen: RoundsSeen) -> WeightsSet | None:

@@ -38,7 +38,17 @@ def gather(world: World, made: Round) -> RoundView:
         examined=_examined(world, made, validator) if validator is not None and unwritten else (),
         examinations=tuple(_examinations(world, validator, facts)) if validator is not None else (),
         occupied=tuple(_occupied(world, validator, facts)) if validator is not None else (),
+        named_last=validator is not None and bool(_candidates(facts)) and _is_last(world, made, validator),
     )  # fmt: skip
+
+
+def _is_last(world: World, made: Round, validator: Validator) -> bool:
+    """Tell whether no round of the validator is complete that started later."""
+    return not any(
+        other.complete and (other.status.start_time or "", other.name) > (made.status.start_time or "", made.name)
+        for other in world.rounds_naming(made.namespace, validator.name)
+        if other.uid != made.uid and other.is_of_uid(validator.uid)
+    )
 
 
 def _examined(world: World, made: Round, validator: Validator) -> tuple[ExaminedTask, ...]:

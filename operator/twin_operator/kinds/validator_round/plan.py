@@ -39,6 +39,9 @@ MEMORY: Final = "the Validator's spec.rounds.resources.limits.memory"
 TIDIED_AFTER: Final = timedelta(hours=1)
 """So long Jobs and pods with their logs are kept after a round that did what it should."""
 FAILED_TIDIED_AFTER: Final = timedelta(days=1)
+LOOK_AGAIN: Final = timedelta(hours=1)
+NAMED_KEPT: Final = timedelta(days=14)
+"""So long the last round that named versions is kept, whatever its time to live: later ones give no credit then."""
 _SETTLED: Final = frozenset({"Revealed", "Missed", "Superseded", "Refused", "Withheld"})
 """States of weights of which nothing more comes."""
 
@@ -60,6 +63,8 @@ class RoundView:
     """Runs that are to examine what this round named, and aren't there."""
     occupied: tuple[str, ...] = ()
     """Names of such runs under which something else is examined."""
+    named_last: bool = False
+    """It named versions to be examined, and no later round of its validator has: what they come to is known by it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,8 +172,13 @@ def _plan_ended(view: RoundView, images: Images, *, prometheus_url: str | None, 
     if made.complete:
         kept.append(_weights_condition(view, known))
     end = moment(made.status.completion_time or timestamp(now))
-    expires = end + timedelta(seconds=made.spec.ttl_seconds)
     tidied = end + (FAILED_TIDIED_AFTER if made.status.failure else TIDIED_AFTER)
+    expires = end + timedelta(seconds=made.spec.ttl_seconds)
+    looks = [tidied, expires]
+    if view.named_last and expires < end + NAMED_KEPT:
+        # When another names versions nobody wakes this one.
+        looks += [now + LOOK_AGAIN] if now >= expires else []
+        expires = end + NAMED_KEPT
     open_, asked = _weights_open(view, known), _asked_token(made, facts)
     children = (
         _children(view, images, prometheus_url=prometheus_url)
@@ -177,7 +187,7 @@ def _plan_ended(view: RoundView, images: Images, *, prometheus_url: str | None, 
     )
     plan = _plan(made, known, kept, children=children)
     tidy = now >= tidied and not open_ and asked is None and not _recomputing(facts)
-    due = [at for at in (tidied, expires) if at > now]
+    due = [at for at in (*looks, expires) if at > now]
     return replace(plan, tidy=tidy, wake_at=min(due, default=None), expired=now >= expires and not open_)
 
 

@@ -273,6 +273,14 @@ def test_an_ended_round_is_tidied_and_then_deleted() -> None:
     assert (waits.tidy, waits.expired) == (False, False), "what is committed is followed to its end"
 
 
+def test_the_last_round_that_named_versions_outlives_its_time_until_another_has() -> None:
+    late = NOW + timedelta(days=8)
+    kept = over(weights=weights("Revealed"), now=late, named_last=True)
+    assert (kept.expired, kept.wake_at) == (False, late + timedelta(hours=1))
+    assert over(weights=weights("Revealed"), now=late).expired
+    assert over(weights=weights("Revealed"), now=NOW + timedelta(days=15), named_last=True).expired
+
+
 def test_a_round_whose_validator_is_gone_ends_and_one_that_cannot_be_read_is_waited_for() -> None:
     assert truth(under_way(gone=True))["Failed"] == ("True", "OwnerGone")
     assert truth(under_way(gone=True, unreadable=True))["Running"] == ("False", "JobStarting")

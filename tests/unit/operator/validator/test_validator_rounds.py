@@ -117,6 +117,12 @@ def test_old_rounds_of_the_schedule_go_and_no_others() -> None:
     assert too_many(validator(), rounds) == []
 
 
+def test_the_last_round_with_results_stays_however_many_failed_since() -> None:
+    made = validator(rounds={"historyLimit": 1})
+    rounds = [ended("r1"), ended("r2"), ended("r3", failure="Killed"), ended("r4", failure="Killed")]
+    assert [each.name for each in too_many(made, rounds)] == ["r1", "r3"]
+
+
 def test_a_cronjob_makes_rounds_and_may_do_nothing_else() -> None:
     found = children(rounds={"schedule": "0 */2 * * *", "timeZone": "Asia/Kathmandu"})
     spec = found["CronJob", "v-rounds"]["spec"]
