@@ -29,6 +29,7 @@ from neurons.store.model_record import hold_model
 from neurons.trainer.base import Base
 from neurons.trainer.progress import Progress
 from neurons.trainer.reporting import TERMINATION_LOG, progress_of_environment
+from neurons.trainer.termination import leave
 from neurons.trainer.together import Ends
 
 FIELD_MANAGER: Final = "examiner"
@@ -101,4 +102,4 @@ def _progress_of(options: argparse.Namespace, *, elsewhere: bool) -> Progress:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -36,6 +36,7 @@ from neurons.trainer.pipeline import Pipeline, Underway
 from neurons.trainer.progress import Progress, say
 from neurons.trainer.publish import publish
 from neurons.trainer.reporting import TERMINATION_LOG, TRY_AGAIN, failure_report, finish, progress_of_environment
+from neurons.trainer.termination import leave
 from neurons.trainer.together import Ends
 from neurons.trainer.tokens import UNFIT, Fit, fit, unfit
 
@@ -138,4 +139,4 @@ def _say_step(step: Step) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -49,17 +49,16 @@ class Underway:
         self.name: str = options.run
         self.twin: str = options.twin
         self._options, self._base, self._termination = options, base, termination
-        with ExitStack() as stack:
-            self._work = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=options.work_dir)))
-            self.progress = stack.enter_context(progress)
-            self._held = stack.pop_all()
+        self._held = ExitStack()
+        self.progress = self._held.enter_context(progress)
         self._tracking = Tracking({})
 
     def read(self) -> dict[str, object] | None:
-        """See Run.read."""
-        self._tracking = self._held.enter_context(tracking_of(self._options, self._work / "tensorboard"))
+        """See Run.read. Raises OSError where there is no room for its folder."""
+        work = Path(self._held.enter_context(tempfile.TemporaryDirectory(dir=self._options.work_dir)))
+        self._tracking = self._held.enter_context(tracking_of(self._options, work / "tensorboard"))
         self._run = Run(
-            self._options, work=self._work, progress=self.progress, termination=self._termination, base=self._base,
+            self._options, work=work, progress=self.progress, termination=self._termination, base=self._base,
             tracking=self._tracking,
         )  # fmt: skip
         return self._tracked(self._run.read)
@@ -77,8 +76,11 @@ class Underway:
         self._tracking.broke_off(error)
 
     def close(self) -> None:
-        """Write its last progress, and delete its folder."""
-        self._held.close()
+        """Write its last progress, and delete its folder; one that stays ends nothing."""
+        try:
+            self._held.close()
+        except OSError as error:
+            log.warning("the folder of %s is not deleted: %s", self.name, error)
 
     def leave(self) -> None:
         """Write its last progress; the folder stays, for somebody is at work in it for as long as the process lives."""
@@ -102,6 +104,7 @@ class Pipeline:
         self._ends, self._begin, self._between = ends, begin, between
         self._reading: _Beside | None = None
         self._publishing: _Beside | None = None
+        self._can_go_on = True
 
     def work(self) -> None:
         """Do them; what is not over then may be tried again."""
@@ -111,7 +114,7 @@ class Pipeline:
         try:
             runs = self._ends.waiting
             for place, options in enumerate(runs):
-                if self._ends.termination.requested:
+                if self._ends.termination.requested or not self._can_go_on:
                     break
                 self._one(options, runs[place + 1] if place + 1 < len(runs) else None)
         finally:
@@ -131,7 +134,7 @@ class Pipeline:
             if self._ends.is_waiting(job.name):
                 self._ends.attempt({job.name: job.progress}, lambda: job.train(stepping=read_ahead))
                 if following is not None:
-                    self._between()
+                    self._make_ready()
             if not self._ends.is_waiting(job.name):
                 return
             if following is None:
@@ -140,6 +143,18 @@ class Pipeline:
             self._wait_for(self._publishing)
             stack.pop_all()
             self._publish_beside(job)
+
+    def _make_ready(self) -> None:
+        """Make ready for another run. What fails here, as a GPU that is broken, would fail each of them for good."""
+        try:
+            self._between()
+        except Exception:
+            log.exception("no further run can use the base model in this process")
+            self._can_go_on = False
+            self._ends.break_off(
+                "the base model can't be used any more in this process, whose log says why; another attempt goes on "
+                "from what is kept in the store."
+            )
 
     def _read(self, options: argparse.Namespace) -> Underway | None:
         """Return a run that is read, or over; None when the process is told to end before."""
@@ -163,11 +178,7 @@ class Pipeline:
             self._ends.done(job.name, word)
 
     def _read_ahead(self, options: argparse.Namespace) -> None:
-        try:
-            job = self._begin(options)
-        except OSError as error:  # it is no fault of the run that trains; its own turn will show it
-            log.warning("%s is not read ahead: %s", options.run, error)
-            return
+        job = self._begin(options)
 
         def read() -> None:
             self._ends.attempt({job.name: job.progress}, lambda: self._take(job), aside=True)
@@ -176,10 +187,12 @@ class Pipeline:
 
     def _publish_beside(self, job: Underway) -> None:
         def publish() -> None:
-            self._ends.attempt(
-                {job.name: job.progress}, lambda: self._ends.done(job.name, job.publish()), aside=True
-            )  # fmt: skip
-            job.close()
+            try:
+                self._ends.attempt(
+                    {job.name: job.progress}, lambda: self._ends.done(job.name, job.publish()), aside=True
+                )  # fmt: skip
+            finally:
+                job.close()
 
         self._publishing = _Beside(job, publish)
 
@@ -211,9 +224,18 @@ class Pipeline:
 
 
 class _Beside(threading.Thread):
-    """Does something for a run; never keeps the process from ending."""
+    """Does something for a run; never keeps the process from ending. Where no thread can be had it is done at once."""
 
     def __init__(self, job: Underway, doing: Callable[[], None]) -> None:
         super().__init__(target=doing, name=f"beside {job.name}", daemon=True)
         self.job = job
-        self.start()
+        try:
+            self.start()
+        except RuntimeError as error:  # a pod may have so many
+            log.warning("what goes on beside is done in turn: %s", error)
+            doing()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until it is done."""
+        if self.ident is not None:
+            super().join(timeout)

@@ -145,7 +145,10 @@ def test_memory_that_runs_out_and_faults_that_nobody_expected_end_one_run(
     assert told["b"].document.is_done
     status, word = go(*(each | {"seed": 7} for each in asked))
     assert status == 75, "the fault may be the process's own"
-    assert (word["runs"]["a"], told["a"].document.failure) == ({}, None)
+    failure = told["a"].document.failure
+    assert failure is not None
+    assert word["runs"]["a"]["failure"]["message"] == failure.message
+    assert (failure.failure_class, failure.message.partition(":")[0]) == ("Unexpected", "ZeroDivisionError")
     assert told["b"].document.is_done
 
 
