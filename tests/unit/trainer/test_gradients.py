@@ -167,7 +167,8 @@ def test_what_was_recorded_serves_no_other(changed: str, base_model: Path, plent
         recordings.drop()
     model = load(base_model)[0] if changed == "base" else base.model()
     settings = {
-        "rank": Settings(rank=8, alpha=16), "scale": Settings(rank=4, alpha=4), "dropout": replace(SETTINGS, dropout=0.1),
+        "rank": Settings(rank=8, alpha=16), "scale": Settings(rank=4, alpha=4),
+        "dropout": replace(SETTINGS, dropout=0.1),
     }.get(changed, SETTINGS)  # fmt: skip
     second = adapt(model, settings=settings, parent=None)
     assert recordings.take(second, kl_weight=0.1 if changed == "distance" else 0.0) is None

@@ -17,9 +17,10 @@ import pytest
 
 from neurons.trainer import pipeline
 from neurons.trainer.errors import BadData, Preempted, PublishFailed
-from neurons.trainer.pipeline import Pipeline, Underway
+from neurons.trainer.pipeline import Pipeline
 from neurons.trainer.progress import Progress, Target
 from neurons.trainer.together import Ends
+from neurons.trainer.training import Training
 
 WAIT = 30.0
 """Seconds for what comes in well under one; only a test that fails waits so long."""
@@ -42,11 +43,11 @@ class Job:
     def read(self) -> None:
         self._do("read")
 
-    def train(self, *, stepping: Callable[[], None]) -> None:
+    def compute(self, *, stepping: Callable[[], None]) -> None:
         stepping()
         self._do("train")
 
-    def publish(self) -> dict[str, object]:
+    def conclude(self) -> dict[str, object]:
         self._do("publish")
         return {"digest": f"sha256:{self.name}"}
 
@@ -222,9 +223,9 @@ def test_a_folder_that_cant_be_made_is_its_runs_failure(tmp_path: Path) -> None:
     ends = Ends([options_of(tmp_path / "gone", run) for run in "ab"], preempted="told to end")
     progress: dict[str, Progress] = {}
 
-    def begin(options: argparse.Namespace) -> Underway:
+    def begin(options: argparse.Namespace) -> Training:
         progress[options.run] = Progress(attempt="uid-pod", target=None, elsewhere=True)
-        return Underway(options, progress[options.run], base=None, termination=ends.termination)  # type: ignore[arg-type]
+        return Training(options, progress[options.run], base=None, termination=ends.termination)  # type: ignore[arg-type]
 
     with ends.listening():
         Pipeline(ends, begin=begin, between=lambda: None).work()
@@ -243,7 +244,7 @@ def test_a_folder_that_cant_be_deleted_ends_nobody(
 
     ends = Ends([options_of(tmp_path, run) for run in "ab"], preempted="told to end")
     progress = Progress(attempt="uid-pod", target=None)
-    job = Underway(options_of(tmp_path, "a"), progress, base=None, termination=ends.termination)  # type: ignore[arg-type]
+    job = Training(options_of(tmp_path, "a"), progress, base=None, termination=ends.termination)  # type: ignore[arg-type]
     with pytest.raises(AttributeError):  # there are no arguments of a real run
         job.read()
     monkeypatch.setattr(tempfile.TemporaryDirectory, "cleanup", refused)
