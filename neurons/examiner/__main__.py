@@ -5,7 +5,8 @@ failure also goes to /dev/termination-log. Exit status: 0 examined, 1 failed for
 arguments.
 
 `GROUP + GROUP + …` examines the versions of several runs on one base model, each with a `--progress-configmap` of its
-own; what several of them ask the same version alike is asked once. The last line says `{"runs": {NAME: …}}`. Exit
+own; what several of them ask the same version alike is asked once, and while versions are asked the next run's are
+fetched and the last one's answers scored. The last line says `{"runs": {NAME: …}}`. Exit
 status: 0 each is examined or failed for good, 75 at least one may be tried again.
 """
 
@@ -14,21 +15,22 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from bettertherapy_api.run_progress import RunStage
 from neurons.examiner.arguments import parser
-from neurons.examiner.run import Asking, Examiner, Voice, ask
+from neurons.examiner.examining import Examining
+from neurons.examiner.run import Heard
 from neurons.groups import read_groups
 from neurons.store.model_record import hold_model
 from neurons.trainer.base import Base
+from neurons.trainer.pipeline import Pipeline
 from neurons.trainer.progress import Progress
 from neurons.trainer.reporting import TERMINATION_LOG, progress_of_environment
+from neurons.trainer.termination import leave
 from neurons.trainer.together import Ends
 
 FIELD_MANAGER: Final = "examiner"
@@ -39,59 +41,16 @@ def main(arguments: Sequence[str] | None = None, *, termination_log: Path = TERM
     runs = read_groups(sys.argv[1:] if arguments is None else arguments, parser)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     ends = Ends(runs, preempted="told to end; another attempt begins the examination anew.")
-    with ends.listening(), ExitStack() as stack:
-        progress = {run.run: stack.enter_context(_progress_of(run, elsewhere=ends.several)) for run in runs}
-        examiners: dict[str, Examiner] = {}
+    hold_model(runs[0].base_model)
+    base, heard = Base(runs[0].base_model), Heard()
 
-        def prepare(run: argparse.Namespace) -> None:
-            work = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=run.work_dir)))
-            examiner = Examiner(run, work=work, progress=progress[run.run])
-            examiner.prepare()
-            examiners[run.run] = examiner
+    def begin(options: argparse.Namespace) -> Examining:
+        return Examining(options, _progress_of(options, elsewhere=ends.several), base=base, heard=heard)
 
-        for run in runs:
-            ends.attempt({run.run: progress[run.run]}, partial(prepare, run))
-        hold_model(runs[0].base_model)
-        base = Base(runs[0].base_model)
-        for name in examiners:
-            _examine(name, examiners, base, ends=ends, progress=progress)
-        for each in progress.values():
-            each.close_soon()
+    with ends.listening():
+        Pipeline(ends, begin=begin).work()
+        ends.preempt_the_rest(partial(_progress_of, elsewhere=ends.several))
     return ends.finish(termination_log)
-
-
-def _examine(
-    name: str, examiners: Mapping[str, Examiner], base: Base, *, ends: Ends, progress: Mapping[str, Progress]
-) -> None:
-    """Ask whom the run has still to hear, for all runs that ask the same; conclude it when it heard all."""
-    examiner = examiners[name]
-    while examiner.unheard and ends.is_waiting(name):
-        voice, asking = next(iter(examiner.unheard.values())), examiner.asking
-        assert asking is not None  # noqa: S101 - else nobody is unheard
-        alike = [
-            each
-            for other, each in examiners.items()
-            if ends.is_waiting(other)
-            and each.asking is not None
-            and each.asking.digest == asking.digest
-            and any(unheard.digest == voice.digest for unheard in each.unheard.values())
-        ]
-        concerned = {each.name: progress[each.name] for each in alike}
-        ends.attempt(concerned, partial(_hear, alike, base, asking, voice))
-    if ends.is_waiting(name):
-        ends.attempt({name: progress[name]}, lambda: ends.done(name, examiner.conclude()))
-
-
-def _hear(alike: Sequence[Examiner], base: Base, asking: Asking, voice: Voice) -> None:
-    """Ask a version for all who ask the same."""
-
-    def report(answered: int) -> None:
-        for each in alike:
-            each.told(answered)
-
-    said = ask(base, asking, voice, report=report)
-    for each in alike:
-        each.hear(voice, said)
 
 
 def _progress_of(options: argparse.Namespace, *, elsewhere: bool) -> Progress:
@@ -101,4 +60,4 @@ def _progress_of(options: argparse.Namespace, *, elsewhere: bool) -> Progress:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

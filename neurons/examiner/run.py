@@ -1,6 +1,6 @@
 """One examination: versions, dataset and items fetched by digest, all versions asked the same, the outcomes told.
 
-Whoever asks does so for several examinations at once: what is asked of the same version alike is asked once.
+Of several examinations in one process what is asked of the same version alike is asked once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from neurons.examiner.judging import JudgeSettings, opened
 from neurons.examiner.kept import KeptAnswers, KeptCalibrations
 from neurons.examiner.learning import controls, learned, lessons
 from neurons.examiner.versions import Version, Versions, asked, read_dataset
-from neurons.scoring import safety_items
 from neurons.scoring.contrasts import Contrast, safety_contrasts
 from neurons.scoring.examination import AT_ONCE, takes_judge
 from neurons.scoring.healthbench import Asked
@@ -34,7 +33,7 @@ from neurons.trainer.archive import Archive, request_digest
 from neurons.trainer.base import Base
 from neurons.trainer.dataset import Dataset, parse_lines
 from neurons.trainer.errors import BadArtifact, BadData
-from neurons.trainer.held_out import HeldOut
+from neurons.trainer.held_out import HeldOut, safety_held_out
 from neurons.trainer.items import check_held_out, read_items, read_safety
 from neurons.trainer.likelihoods import Compared
 from neurons.trainer.lora import with_adapter
@@ -67,8 +66,22 @@ class Asking:
         return len(self.conversations) + len(self.compared)
 
 
+class Heard:
+    """What a process has heard: what several runs ask the same version alike is asked once."""
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[str, str | None], Said] = {}
+
+    def said(self, base: Base, asking: Asking, voice: Voice, *, report: Callable[[int], None]) -> Said:
+        """Return what a version says; `report` as for `ask`. Raises TrainerError."""
+        key = asking.digest, voice.digest
+        if key not in self._said:
+            self._said[key] = ask(base, asking, voice, report=report)
+        return self._said[key]
+
+
 class Examiner:
-    """One attempt at an examination: `prepare`, then `hear` each of `unheard`, then `conclude`. Raises TrainerError."""
+    """One attempt at an examination: `prepare`, `listen` and `conclude`. Raises TrainerError."""
 
     def __init__(
         self, options: argparse.Namespace, *, work: Path, progress: Progress, archive: Archive | None = None
@@ -134,8 +147,21 @@ class Examiner:
                 self._said[side] = said
             elif (voice := self._voice(side, digest, child)) is not None:
                 self.unheard[side] = voice
-        self._all, self._hearing = max(1, len(self.unheard) * len(asking)), time.monotonic()
+        self._all = max(1, len(self.unheard) * len(asking))
         self._digests = [digest for digest in digests.values() if digest is not None]
+
+    def listen(self, base: Base, heard: Heard, *, report: Callable[[], None] = lambda: None) -> None:
+        """Ask all of `unheard`; `report` is told whenever some of it is answered."""
+        self._hearing = time.monotonic()
+
+        def told(answered: int) -> None:
+            self.told(answered)
+            report()
+
+        while self.unheard:
+            assert self.asking is not None  # noqa: S101 - else nobody is unheard
+            voice = next(iter(self.unheard.values()))
+            self.hear(voice, heard.said(base, self.asking, voice, report=told))
 
     def hear(self, voice: Voice, said: Said) -> None:
         """Take what a version said to `asking`."""
@@ -251,7 +277,7 @@ class Examiner:
         dataset = Dataset(lines=parse_lines(data, where=digest), refused={}, digest=digest)
         record = asked(self._archive.lineage(child.digest))
         check_held_out(items, dataset.question_digests | frozenset(record.questions if record is not None else ()))
-        held_out = HeldOut((*items, *safety_items()), safety_contrasts())
+        held_out = HeldOut(items, beside=safety_held_out())
         if places := [number for number, line in enumerate(dataset.lines, start=1) if held_out.has(line)]:
             told = ", ".join(map(str, places[:_NAMED_LINES])) + (" and more" if len(places) > _NAMED_LINES else "")
             raise BadData(

@@ -32,12 +32,14 @@ from neurons.trainer.errors import TrainerError
 from neurons.trainer.fingerprint import take_fingerprint
 from neurons.trainer.lines import Flaw
 from neurons.trainer.lora import Settings, Step, save, train
-from neurons.trainer.pipeline import Pipeline, Underway
+from neurons.trainer.pipeline import Pipeline
 from neurons.trainer.progress import Progress, say
 from neurons.trainer.publish import publish
 from neurons.trainer.reporting import TERMINATION_LOG, TRY_AGAIN, failure_report, finish, progress_of_environment
+from neurons.trainer.termination import leave
 from neurons.trainer.together import Ends
 from neurons.trainer.tokens import UNFIT, Fit, fit, unfit
+from neurons.trainer.training import Training
 
 
 def main(arguments: Sequence[str] | None = None, *, termination_log: Path = TERMINATION_LOG) -> int:
@@ -62,8 +64,8 @@ def _run(runs: Sequence[argparse.Namespace], termination_log: Path) -> int:
     hold_model(runs[0].base_model)
     base = Base(runs[0].base_model, keep_recordings=ends.several and keeps_graphs())
 
-    def begin(options: argparse.Namespace) -> Underway:
-        return Underway(options, _progress_of(options, elsewhere=ends.several), base=base, termination=ends.termination)
+    def begin(options: argparse.Namespace) -> Training:
+        return Training(options, _progress_of(options, elsewhere=ends.several), base=base, termination=ends.termination)
 
     with ends.listening():
         Pipeline(ends, begin=begin, between=base.restore).work()
@@ -138,4 +140,4 @@ def _say_step(step: Step) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

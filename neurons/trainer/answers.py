@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,7 @@ _REVISION: Final = 3
 """Raised whenever a change here makes other answers: those that were kept are then asked for again."""
 
 
+@cache
 def made_with() -> str:
     """Return what an answer depends on besides weights and question: programs, device and precision."""
     import torch  # noqa: PLC0415

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from neurons.store import StoreError
 from neurons.trainer.archive import Archive
+from neurons.trainer.lora import write_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -51,19 +52,14 @@ class Checkpoints:
 
     def keep(self, state: Mapping[str, Any]) -> None:
         """Put a checkpoint in the place of the last. A store that doesn't answer costs safety, not the run."""
-        import torch  # noqa: PLC0415
-
+        kept = {
+            "format": _FORMAT, "identity": self._identity, "preferences_learned": self.preferences_learned,
+            "state": dict(state),
+        }  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "checkpoint.pt")
-            torch.save(
-                {
-                    "format": _FORMAT,
-                    "identity": self._identity,
-                    "preferences_learned": self.preferences_learned,
-                    "state": dict(state),
-                },
-                path,
-            )
+            if not write_checkpoint(kept, path):
+                return
             try:
                 asyncio.run(self._archive.put_checkpoint(self._run, path))
             except StoreError as error:

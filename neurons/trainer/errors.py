@@ -11,7 +11,8 @@
     ├── StoreFailed    the store did not give what is to be read                                        as it says
     ├── PublishFailed  the store did not take the adapter, however often it was asked                   as it says
     ├── ProcessDied    one of several training processes was killed, or answers the others no more      retryable
-    └── Preempted      the pod was told to end; a checkpoint is kept                                    retryable
+    ├── Preempted      the pod was told to end; a checkpoint is kept                                    retryable
+    └── Unexpected     a fault that nobody expected, of one among several runs of a process             retryable
 
 "Final" means that the same run would fail again. A lost node or a kill leaves no word; Kubernetes tells of it, and the
 next attempt goes on from the last checkpoint.
@@ -103,6 +104,13 @@ class ProcessDied(TrainerError):  # noqa: N818
     checkpoint."""
 
     failure_class = "ProcessDied"
+    retryable = True
+
+
+class Unexpected(TrainerError):  # noqa: N818
+    """A fault that nobody expected. Of the only run of a process it is raised instead."""
+
+    failure_class = "Unexpected"
     retryable = True
 
 

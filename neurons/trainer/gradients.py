@@ -334,13 +334,13 @@ def trainable(model: Any) -> list[torch.nn.Parameter]:
 
 def form_of(model: Any, *, kl_weight: float) -> Hashable:
     """Return all that a recorded graph holds besides an adapter's weights and a batch: where the base model lies, the
-    adapter's form and scales, and what is asked of the kernels."""
+    adapter's form, scales and variants, and what is asked of the kernels."""
     import torch  # noqa: PLC0415
 
     frozen = [each for each in (*model.parameters(), *model.buffers()) if not each.requires_grad]
     adapted = [(name, each.shape, each.dtype) for name, each in model.named_parameters() if each.requires_grad]
     scales = [
-        (name, *sorted(module.scaling.items()))
+        (name, *sorted(module.scaling.items()), str(module.lora_dropout), *sorted(module.lora_variant))
         for name, module in model.named_modules()
         if isinstance(getattr(module, "scaling", None), dict)
     ]

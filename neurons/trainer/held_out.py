@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final
 
 from neurons.emergency.words import skeletons
-from neurons.scoring.contrasts import Contrast
+from neurons.scoring import safety_items
+from neurons.scoring.contrasts import Contrast, safety_contrasts
 from neurons.scoring.healthbench import Asked, Example
 from neurons.scoring.items import Gold
 from neurons.scoring.near_duplicates import NearDuplicates, plain
@@ -28,8 +29,12 @@ _LATIN: Final = re.compile("[a-zA-Z]")
 class HeldOut:
     """The items of an evaluation and of the safety sets, by which lines are left out."""
 
-    def __init__(self, items: Iterable[Asked], contrasts: Iterable[Contrast] = ()) -> None:
-        """Take in the items of both sets, and those for likelihood with all that may be said to them."""
+    def __init__(
+        self, items: Iterable[Asked], contrasts: Iterable[Contrast] = (), *, beside: HeldOut | None = None
+    ) -> None:
+        """Take in the items of both sets, and those for likelihood with all that may be said to them; and what another
+        one has taken in."""
+        self._all: tuple[HeldOut, ...] = (self,) if beside is None else (*beside._all, self)
         items, contrasts = tuple(items), tuple(contrasts)
         self._questions = frozenset(item.question_digest for item in (*items, *contrasts))
         texts = [
@@ -51,17 +56,25 @@ class HeldOut:
 
     def has(self, line: Line) -> bool:
         """Tell whether a line asks an item's question, or says what is to be said to one, but for a few words."""
-        if not asked_in(line).isdisjoint(self._questions):
+        asked = asked_in(line)
+        if any(not asked.isdisjoint(each._questions) for each in self._all):
             return True
-        return any(
-            self._texts.holds(text) or self._gold.holds(text) or self._in_other_script(text) for text in _said(line)
-        )
+        return any(each._knows(text) for text in _said(line) for each in self._all)
+
+    def _knows(self, text: str) -> bool:
+        return self._texts.holds(text) or self._gold.holds(text) or self._in_other_script(text)
 
     def _in_other_script(self, text: str) -> bool:
         spelled = _spelled(text)
         return (_LATIN.search(text) is not None and self._in_devanagari.holds(spelled)) or (
             _DEVANAGARI.search(text) is not None and self._in_latin.holds(spelled)
         )
+
+
+@cache
+def safety_held_out() -> HeldOut:
+    """Return the product's own safety items, which no twin may be trained on: they take seconds, once in a process."""
+    return HeldOut(safety_items(), safety_contrasts())
 
 
 def _spelled_ones(texts: Iterable[str]) -> NearDuplicates:

@@ -620,6 +620,19 @@ def checkpoint_of(
     }
 
 
+def write_checkpoint(state: Mapping[str, Any], path: Path) -> bool:
+    """Write a checkpoint to a file, and tell whether it is there: a full disk costs safety, not the training."""
+    import torch  # noqa: PLC0415
+
+    try:
+        torch.save(dict(state), path)
+    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
+        _log.warning("the checkpoint is not kept: %s", first_line(error))
+        path.unlink(missing_ok=True)
+        return False
+    return True
+
+
 def _resume(model: Any, optimiser: torch.optim.Optimizer, checkpoint: Mapping[str, Any]) -> list[float]:
     import torch  # noqa: PLC0415
 

@@ -1,9 +1,10 @@
-"""The runs of one process on their way: one trains, and beside it the next one is read and the last one published.
+"""The runs of one process on their way: one is computed, and beside it the next one is read and the last one concluded.
 
-Neither needs the GPU, which had nothing to do meanwhile. To read takes Python, of which there is one at a time: so it
-begins with the steps, while the main thread waits for the GPU, and not before, while that one prepares them. Never more
-than one run is read ahead and one published beside, and none of a twin whose other run is not over. Each is its own
-run's: what fails there ends that run and no other, and it says meanwhile that the process is at work on another.
+A trainer trains and publishes, an examiner asks and scores. Neither what is before nor what is after needs the GPU,
+which had nothing to do meanwhile. To read takes Python, of which there is one at a time: so it begins with the steps,
+while the main thread waits for the GPU, and not before, while that one prepares them. Never more than one run is read
+ahead and one concluded beside, and none of a twin whose other run is not over. Each is its own run's: what fails there
+ends that run and no other, and it says meanwhile that the process is at work on another.
 """
 
 from __future__ import annotations
@@ -16,17 +17,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
-from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
-from neurons.trainer.base import Base
 from neurons.trainer.errors import Preempted
 from neurons.trainer.progress import Progress
-from neurons.trainer.run import Run
-from neurons.trainer.termination import Terminated, Termination
+from neurons.trainer.termination import Terminated
 from neurons.trainer.together import Ends
-from neurons.trainer.tracking import Tracking, tracking_of
 
 _LAST_SECONDS: Final = 5.0
 """For what goes on beside when the process is told to end."""
@@ -36,72 +33,63 @@ reads, it would wait Python's usual 5 ms each time, and a step is a hundred oper
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 
 class Underway:
-    """A run with what it holds until it is over: its folder, its progress and its curves. `close` lets it go."""
+    """A run with what it holds until it is over: its progress, and its folder. `close` lets it go."""
 
-    def __init__(
-        self, options: argparse.Namespace, progress: AbstractContextManager[Progress], *, base: Base,
-        termination: Termination,
-    ) -> None:  # fmt: skip
+    def __init__(self, options: argparse.Namespace, progress: AbstractContextManager[Progress]) -> None:
         self.name: str = options.run
         self.twin: str = options.twin
-        self._options, self._base, self._termination = options, base, termination
-        with ExitStack() as stack:
-            self._work = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=options.work_dir)))
-            self.progress = stack.enter_context(progress)
-            self._held = stack.pop_all()
-        self._tracking = Tracking({})
+        self.options = options
+        self.held = ExitStack()
+        self.progress = self.held.enter_context(progress)
 
     def read(self) -> dict[str, object] | None:
-        """See Run.read."""
-        self._tracking = self._held.enter_context(tracking_of(self._options, self._work / "tensorboard"))
-        self._run = Run(
-            self._options, work=self._work, progress=self.progress, termination=self._termination, base=self._base,
-            tracking=self._tracking,
-        )  # fmt: skip
-        return self._tracked(self._run.read)
+        """Read what is computed with; return the last word of a run that is over. Needs no GPU."""
+        raise NotImplementedError
 
-    def train(self, *, stepping: Callable[[], None]) -> None:
-        """See Run.train."""
-        self._tracked(partial(self._run.train, stepping=stepping))
+    def compute(self, *, stepping: Callable[[], None]) -> None:
+        """Do what takes the GPU; `stepping` is called once this thread mostly waits for it."""
+        raise NotImplementedError
 
-    def publish(self) -> dict[str, object]:
-        """See Run.publish."""
-        return self._tracked(self._run.publish)
+    def conclude(self) -> dict[str, object]:
+        """Do what is left, and return what the run's last line says. Needs no GPU."""
+        raise NotImplementedError
 
     def broke_off(self, error: BaseException) -> None:
-        """Let the curves end with what ended the run."""
-        self._tracking.broke_off(error)
+        """Take notice of what ended the run."""
+
+    def folder(self) -> Path:
+        """Return a new folder that lies there until the run is closed. Raises OSError."""
+        return Path(self.held.enter_context(tempfile.TemporaryDirectory(dir=self.options.work_dir)))
 
     def close(self) -> None:
-        """Write its last progress, and delete its folder."""
-        self._held.close()
+        """Write its last progress, and delete its folder; one that stays ends nothing."""
+        try:
+            self.held.close()
+        except OSError as error:
+            log.warning("the folder of %s is not deleted: %s", self.name, error)
 
     def leave(self) -> None:
         """Write its last progress; the folder stays, for somebody is at work in it for as long as the process lives."""
         self.progress.__exit__(None, None, None)
-
-    def _tracked(self, stage: Callable[[], T]) -> T:
-        try:
-            return stage()
-        except BaseException as error:
-            self.broke_off(error)
-            raise
 
 
 class Pipeline:
     """Does the runs of a process in their order. `work` returns when all are over, or the process is told to end."""
 
     def __init__(
-        self, ends: Ends, *, begin: Callable[[argparse.Namespace], Underway], between: Callable[[], None]
+        self,
+        ends: Ends,
+        *,
+        begin: Callable[[argparse.Namespace], Underway],
+        between: Callable[[], None] = lambda: None,
     ) -> None:
-        """`begin` opens a run; `between` is called when one has trained and another will."""
+        """`begin` opens a run; `between` is called when one has computed and another will."""
         self._ends, self._begin, self._between = ends, begin, between
         self._reading: _Beside | None = None
-        self._publishing: _Beside | None = None
+        self._concluding: _Beside | None = None
+        self._can_go_on = True
 
     def work(self) -> None:
         """Do them; what is not over then may be tried again."""
@@ -111,7 +99,7 @@ class Pipeline:
         try:
             runs = self._ends.waiting
             for place, options in enumerate(runs):
-                if self._ends.termination.requested:
+                if self._ends.termination.requested or not self._can_go_on:
                     break
                 self._one(options, runs[place + 1] if place + 1 < len(runs) else None)
         finally:
@@ -125,21 +113,33 @@ class Pipeline:
             stack.callback(job.close)
 
             def read_ahead() -> None:
-                if following is not None and following.twin not in (job.twin, self._published_beside()):
+                if following is not None and following.twin not in (job.twin, self._concluded_beside()):
                     self._read_ahead(following)
 
             if self._ends.is_waiting(job.name):
-                self._ends.attempt({job.name: job.progress}, lambda: job.train(stepping=read_ahead))
+                self._ends.attempt({job.name: job.progress}, lambda: job.compute(stepping=read_ahead))
                 if following is not None:
-                    self._between()
+                    self._make_ready()
             if not self._ends.is_waiting(job.name):
                 return
             if following is None:
-                self._ends.attempt({job.name: job.progress}, lambda: self._ends.done(job.name, job.publish()))
+                self._ends.attempt({job.name: job.progress}, lambda: self._ends.done(job.name, job.conclude()))
                 return
-            self._wait_for(self._publishing)
+            self._wait_for(self._concluding)
             stack.pop_all()
-            self._publish_beside(job)
+            self._conclude_beside(job)
+
+    def _make_ready(self) -> None:
+        """Make ready for another run. What fails here, as a GPU that is broken, would fail each of them for good."""
+        try:
+            self._between()
+        except Exception:
+            log.exception("no further run can use the base model in this process")
+            self._can_go_on = False
+            self._ends.break_off(
+                "the base model can't be used any more in this process, whose log says why; another attempt goes on "
+                "from what is kept in the store."
+            )
 
     def _read(self, options: argparse.Namespace) -> Underway | None:
         """Return a run that is read, or over; None when the process is told to end before."""
@@ -148,8 +148,8 @@ class Pipeline:
                 return None
             self._reading = None
             return reading.job
-        if self._published_beside() == options.twin:
-            self._wait_for(self._publishing)
+        if self._concluded_beside() == options.twin:
+            self._wait_for(self._concluding)
         job = self._begin(options)
         try:
             self._ends.attempt({job.name: job.progress}, lambda: self._take(job))
@@ -163,29 +163,27 @@ class Pipeline:
             self._ends.done(job.name, word)
 
     def _read_ahead(self, options: argparse.Namespace) -> None:
-        try:
-            job = self._begin(options)
-        except OSError as error:  # it is no fault of the run that trains; its own turn will show it
-            log.warning("%s is not read ahead: %s", options.run, error)
-            return
+        job = self._begin(options)
 
         def read() -> None:
             self._ends.attempt({job.name: job.progress}, lambda: self._take(job), aside=True)
 
         self._reading = _Beside(job, read)
 
-    def _publish_beside(self, job: Underway) -> None:
-        def publish() -> None:
-            self._ends.attempt(
-                {job.name: job.progress}, lambda: self._ends.done(job.name, job.publish()), aside=True
-            )  # fmt: skip
-            job.close()
+    def _conclude_beside(self, job: Underway) -> None:
+        def conclude() -> None:
+            try:
+                self._ends.attempt(
+                    {job.name: job.progress}, lambda: self._ends.done(job.name, job.conclude()), aside=True
+                )  # fmt: skip
+            finally:
+                job.close()
 
-        self._publishing = _Beside(job, publish)
+        self._concluding = _Beside(job, conclude)
 
-    def _published_beside(self) -> str | None:
-        """Return the twin whose version is published beside."""
-        return self._publishing.job.twin if self._publishing is not None and self._publishing.is_alive() else None
+    def _concluded_beside(self) -> str | None:
+        """Return the twin whose run is concluded beside."""
+        return self._concluding.job.twin if self._concluding is not None and self._concluding.is_alive() else None
 
     def _wait_for(self, beside: _Beside | None) -> bool:
         """Tell whether it is done; not so when the process is told to end meanwhile."""
@@ -197,9 +195,9 @@ class Pipeline:
     def _leave(self) -> None:
         """Wait for what goes on beside, not long when the process is told to end; what is not over is preempted."""
         if not self._ends.termination.requested:
-            self._wait_for(self._publishing)
+            self._wait_for(self._concluding)
         until = time.monotonic() + _LAST_SECONDS
-        beside = [each for each in (self._publishing, self._reading) if each is not None]
+        beside = [each for each in (self._concluding, self._reading) if each is not None]
         for each in beside:
             each.join(max(0.0, until - time.monotonic()))
             if self._ends.is_waiting(each.job.name):
@@ -211,9 +209,18 @@ class Pipeline:
 
 
 class _Beside(threading.Thread):
-    """Does something for a run; never keeps the process from ending."""
+    """Does something for a run; never keeps the process from ending. Where no thread can be had it is done at once."""
 
     def __init__(self, job: Underway, doing: Callable[[], None]) -> None:
         super().__init__(target=doing, name=f"beside {job.name}", daemon=True)
         self.job = job
-        self.start()
+        try:
+            self.start()
+        except RuntimeError as error:  # a pod may have so many
+            log.warning("what goes on beside is done in turn: %s", error)
+            doing()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until it is done."""
+        if self.ident is not None:
+            super().join(timeout)

@@ -70,8 +70,13 @@ class Progress:
     def __enter__(self) -> Progress:
         if self.target is not None:
             self._changed.set()
-            self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="progress", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # a pod may have so many
+                log.warning("progress is not reported: %s", error)
+            else:
+                self._thread = thread
         return self
 
     def __exit__(self, *_: object) -> None:

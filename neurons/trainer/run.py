@@ -19,8 +19,6 @@ from typing import Any, Final, TypeVar
 from bettertherapy_api import names
 from bettertherapy_api.manifest import MANIFEST_FILE, AdapterManifest, BaseModelEntry, Fingerprint, Lineage
 from bettertherapy_api.run_progress import ArtifactReport, DatasetReport, RunStage
-from neurons.scoring import safety_items
-from neurons.scoring.contrasts import safety_contrasts
 from neurons.scoring.healthbench import Asked
 from neurons.store import ArtifactNotFound, DigestMismatch, ManifestInvalid, StoreError, fetch_adapter, parse_manifest
 from neurons.store.manifests import CONFIG_FILE
@@ -32,7 +30,7 @@ from neurons.trainer.dataset import Dataset, Pair, canonical, parse_lines, to_co
 from neurons.trainer.delivery import NotDelivered, deliver
 from neurons.trainer.errors import BadData, BadParent, StoreFailed
 from neurons.trainer.fingerprint import take_fingerprint
-from neurons.trainer.held_out import HeldOut
+from neurons.trainer.held_out import HeldOut, safety_held_out
 from neurons.trainer.items import check_held_out, read_items
 from neurons.trainer.launch import Launcher
 from neurons.trainer.lines import Line, Message
@@ -246,7 +244,7 @@ class Run:
             )
             if found.lines:
                 items = self._ask(self._items())
-                found = found.without(HeldOut((*items, *safety_items()), safety_contrasts()))
+                found = found.without(HeldOut(items, beside=safety_held_out()))
             if found.lines:  # tokenised now, so that nothing is promised that can't be learned
                 found = self._that_is_seen(found)
             report = DatasetReport(

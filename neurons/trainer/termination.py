@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 
 class Terminated(BaseException):
@@ -49,3 +53,15 @@ class Termination:
             yield
         finally:
             self._deferred = before
+
+
+def leave(status: int) -> NoReturn:
+    """End the process, also where a thread beside the main one waits for what never answers.
+
+    Python would wait at its end for whatever such a thread has begun by `asyncio.to_thread`.
+    """
+    if not any(thread.daemon for thread in threading.enumerate()):
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

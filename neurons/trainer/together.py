@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from pathlib import Path
 
 from bettertherapy_api.run_progress import LastWord
-from neurons.trainer.errors import OutOfMemory, Preempted, TrainerError, is_out_of_memory
+from neurons.trainer.errors import OutOfMemory, Preempted, TrainerError, Unexpected, is_out_of_memory
 from neurons.trainer.progress import Progress, say, saying_of
 from neurons.trainer.reporting import TRY_AGAIN, failure_report, finish, finish_several
 from neurons.trainer.termination import Terminated, Termination
@@ -62,7 +62,8 @@ class Ends:
         """Take what is raised by `doing`, SIGTERM too, for the end of these runs, by name; they say that they are at
         work.
 
-        A fault that nobody expected is raised where there is one run, and ends these alone where there are several.
+        A fault that nobody expected is raised where there is one run, and ends these alone where there are several,
+        which may be tried again: it may be the process's own.
         `aside`: in a thread beside the main one, which is at work on another run. SIGTERM interrupts nothing there, and
         how the process ends says nothing of these.
         """
@@ -78,16 +79,14 @@ class Ends:
             self.preempt(progress)
         except TrainerError as error:
             self._fail(progress, error)
-        except Exception as error:
+        except BaseException as error:
             if is_out_of_memory(error):
                 self._fail(progress, OutOfMemory("memory ran out. Give the run more, or lower --batch-size."))
-            elif not self.several:
+            elif not self.several or not (aside or isinstance(error, Exception)):
                 raise
             else:
                 log.exception("a fault that nobody expected ended %s", ", ".join(progress))
-                for run in progress:
-                    self._ended(run, {})
-                self._again = True
+                self._fail(progress, Unexpected(f"{_kind_of(error)}: nobody expected it; the pod's log has all of it."))
         else:
             for run in progress:
                 if self.is_waiting(run):
@@ -101,6 +100,10 @@ class Ends:
     def preempt(self, progress: Mapping[str, Progress]) -> None:
         """Say of those that are not over, by name, that they may be tried again."""
         self._fail(progress, Preempted(self._preempted))
+
+    def break_off(self, why: str) -> None:
+        """Let what is preempted from now on say why."""
+        self._preempted = why
 
     def preempt_the_rest(self, progress_of: Callable[[Run], Progress]) -> None:
         """Say of the runs that never began that they may be tried again; `progress_of` returns a run's progress."""
@@ -123,12 +126,14 @@ class Ends:
         failure = failure_report(error)
         word = LastWord(failure=failure).model_dump(by_alias=True)
         for run, told in progress.items():
-            if not self._ended(run, word):
-                continue
-            told.tell(failure=failure)
+            with self._lock:
+                if run in self._words:
+                    continue
+                told.tell(failure=failure)  # before the run is over: who sees that it is writes its last progress
+                self._words[run] = word
+                self._again |= failure.retryable
+                self._for_good |= not failure.retryable
             self._said(run, word)
-            self._again |= error.retryable
-            self._for_good |= not error.retryable
 
     def _ended(self, run: str, word: Mapping[str, object]) -> bool:
         """Take a run's last word; the first one stands, whichever thread brings it. Tells whether it was that one."""
@@ -139,3 +144,9 @@ class Ends:
         if self.several:
             with saying_of(run):
                 say(**word)
+
+
+def _kind_of(error: BaseException) -> str:
+    """Return what a fault is, without a word of what it was at, which may be a patient's."""
+    kind = type(error).__name__
+    return f"{kind} ({error.strerror})" if isinstance(error, OSError) and error.strerror else kind

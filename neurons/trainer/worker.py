@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from neurons.trainer.errors import OutOfMemory, TrainerError, is_out_of_memory
-from neurons.trainer.lora import Interruptions, Lesson, Step, learn, load, read, weights_of
+from neurons.trainer.lora import Interruptions, Lesson, Step, learn, load, read, weights_of, write_checkpoint
 from neurons.trainer.parallel import Team
 from neurons.trainer.sharding import Layout, read_by_the_first, shard
 
@@ -150,7 +150,8 @@ def _train(number: int, work: Work, line: Connection) -> None:
 
     def keep(state: dict[str, Any]) -> None:
         nonlocal told_to_stop
-        torch.save(state, work.folder / CHECKPOINT)
+        if not write_checkpoint(state, work.folder / CHECKPOINT):
+            return
         line.send(Kept())
         while (told := line.recv()) != TAKEN:
             told_to_stop |= told == STOP

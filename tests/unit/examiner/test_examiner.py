@@ -159,13 +159,13 @@ def test_what_versions_said_is_kept_where_it_is_told_and_asked_once(
 def heard(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     """Return the digests of whom is asked from now on, as they are."""
     asked: list[str | None] = []
-    really = examiner.ask
+    really = examination.ask
 
     def ask(base: Any, asking: Any, voice: Any, **options: Any) -> Any:
         asked.append(voice.digest)
         return really(base, asking, voice, **options)
 
-    monkeypatch.setattr(examiner, "ask", ask)
+    monkeypatch.setattr(examination, "ask", ask)
     return asked
 
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 from bettertherapy_api import names
 from bettertherapy_api.examination import OUTCOMES_KEY, Outcomes, read_outcomes
+from bettertherapy_api.run_progress import REVIEW_KEY
 from neurons.examiner import __main__ as examiner
 from neurons.examiner import run as examination
 from neurons.trainer import __main__ as trainer
 from neurons.trainer import base as bases
 from neurons.trainer.archive import Archive
 from neurons.trainer.progress import Progress
-from neurons.trainer.termination import Terminated, Termination
+from neurons.trainer.termination import Terminated
 
 pytest.importorskip("torch", reason="examining needs torch, which is only in the trainer's image")
 pytest.importorskip("peft", reason="examining needs peft, which is only in the trainer's image")
@@ -29,6 +32,8 @@ from tests.unit.trainer.test_run import DAY_ONE, DAY_TWO, ITEMS, arguments, writ
 Json = dict[str, Any]
 Group = dict[str, object]
 TWINS = ("dr-a", "dr-b")
+WAIT = 60.0
+"""Seconds for what comes in well under one; only a test that fails waits so long."""
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +121,18 @@ def digests(shop: tuple[Path, dict[str, str]]) -> dict[str, str]:
     return shop[1]
 
 
+def documents(told: Told, run: str) -> dict[str, str]:
+    """Return what the gate decides from, and what a doctor reads."""
+    return {key: text for key, text in told.progress[run].documents().items() if key in (OUTCOMES_KEY, REVIEW_KEY)}
+
+
 def test_each_report_is_what_it_is_alone_and_what_is_asked_alike_is_asked_once(
     go: Go, told: Told, digests: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = {}
     for run in digests:
         assert go((run, {}))[0] == 0
-        alone[run] = told.outcomes(run)
+        alone[run] = documents(told, run)
     asked = heard(monkeypatch)
     read: list[Path] = []
     load = bases.load
@@ -135,7 +145,7 @@ def test_each_report_is_what_it_is_alone_and_what_is_asked_alike_is_asked_once(
     told.progress.clear()
     status, word = go(*((run, {}) for run in digests))
     assert (status, word) == (0, {"runs": {run: {"examined": digest} for run, digest in digests.items()}})
-    assert {run: told.outcomes(run) for run in digests} == alone
+    assert {run: documents(told, run) for run in digests} == alone, "to the letter"
     assert asked == [None, digests["dr-a-1"], digests["dr-b-1"], digests["dr-a-2"]], "each once, the base model too"
     assert len(read) == 1
 
@@ -155,14 +165,14 @@ def test_one_runs_failure_ends_no_other(go: Go, told: Told, monkeypatch: pytest.
     assert status == 0, "each is examined or failed for good"
     assert (told.failure("wrong"), word["runs"]["dr-a-7"]["failure"]["class"]) == ("BadArtifact", "BadArtifact")
     assert told.outcomes("dr-b-1").rows
-    really = examiner.ask
+    really = examination.ask
 
     def scarce(base: Any, asking: Any, voice: Any, **options: Any) -> Any:
         if voice.digest is not None:
             raise MemoryError
         return really(base, asking, voice, **options)
 
-    monkeypatch.setattr(examiner, "ask", scarce)
+    monkeypatch.setattr(examination, "ask", scarce)
     assert go(("dr-a-1", {}), ("dr-b-1", {"eval_uri": None}))[0] == 0
     assert (told.failure("dr-a-1"), told.failure("dr-b-1")) == ("OutOfMemory", None)
     assert told.outcomes("dr-b-1").rows == ()
@@ -171,14 +181,14 @@ def test_one_runs_failure_ends_no_other(go: Go, told: Told, monkeypatch: pytest.
 def test_told_to_end_what_is_not_concluded_may_be_tried_again(
     go: Go, told: Told, digests: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really = examiner.ask
+    really = examination.ask
 
     def ended(base: Any, asking: Any, voice: Any, **options: Any) -> Any:
         if voice.digest == digests["dr-b-1"]:
             raise Terminated
         return really(base, asking, voice, **options)
 
-    monkeypatch.setattr(examiner, "ask", ended)
+    monkeypatch.setattr(examination, "ask", ended)
     status, word = go(("dr-a-1", {}), ("dr-b-1", {}))
     assert status == 75
     assert word["runs"]["dr-a-1"] == {"examined": digests["dr-a-1"]}
@@ -195,17 +205,9 @@ def test_told_to_end_between_two_versions_the_rest_may_be_tried_again(
     def heard_and_told_to_end(self: Any, voice: Any, said: Any) -> None:
         hear(self, voice, said)
         monkeypatch.setattr(examination.Examiner, "conclude", lambda _: pytest.fail("it goes on"))
-        ended.append(True)
-
-    ended: list[bool] = []
-    begin = Termination.interruptible
-
-    def interruptible(self: Termination) -> Any:
-        self.requested = self.requested or bool(ended)
-        return begin(self)
+        signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(examination.Examiner, "hear", heard_and_told_to_end)
-    monkeypatch.setattr(Termination, "interruptible", interruptible)
     status, _ = go(("dr-a-1", {}), ("dr-b-1", {}))
     assert status == 75
     assert [told.failure(run) for run in ("dr-a-1", "dr-b-1")] == ["Preempted"] * 2
@@ -214,22 +216,114 @@ def test_told_to_end_between_two_versions_the_rest_may_be_tried_again(
 def test_each_says_whether_it_is_at_work_so_that_the_pods_end_is_laid_to_whom_it_was_at(
     go: Go, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[str, ...]] = []
+    seen: list[tuple[str, bool]] = []
 
-    def note(really: Callable[..., Any]) -> Callable[..., Any]:
-        def noted(*given: Any, **options: Any) -> Any:
-            at_work = [run for run, each in told.progress.items() if not each.document.elsewhere]
-            seen.append(tuple(sorted(map(str, at_work))))
-            return really(*given, **options)
+    def note(what: str) -> None:
+        really = getattr(examination.Examiner, what)
 
-        return noted
+        def noted(self: Any, *given: Any, **options: Any) -> Any:
+            seen.append((f"{what} {self.name}", not told.progress[self.name].document.elsewhere))
+            return really(self, *given, **options)
 
-    for what in ("prepare", "conclude"):
-        monkeypatch.setattr(examiner.Examiner, what, note(getattr(examiner.Examiner, what)))
-    monkeypatch.setattr(examiner, "ask", note(examiner.ask))
+        monkeypatch.setattr(examination.Examiner, what, noted)
+
+    for what in ("prepare", "listen", "conclude"):
+        note(what)
     assert go(("dr-a-1", {}), ("dr-b-1", {}))[0] == 0
-    a, b = "dr-a-1", "dr-b-1"
-    assert seen == [(a,), (b,), (a, b), (a,), (a,), (a, b), (a, b)], "of what both are asked both; who is done is done"
+    assert dict(seen) == {
+        "prepare dr-a-1": True, "listen dr-a-1": True, "conclude dr-a-1": False,
+        "prepare dr-b-1": False, "listen dr-b-1": True, "conclude dr-b-1": True,
+    }, "what goes on beside is beside another run"  # fmt: skip
+
+
+def test_while_one_is_asked_the_next_is_fetched_and_the_last_one_scored(
+    go: Go, told: Told, digests: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = list(digests)
+    fetched, asked = {name: Event() for name in names}, {name: Event() for name in names}
+    prepare, listen, conclude, really = (
+        examination.Examiner.prepare, examination.Examiner.listen, examination.Examiner.conclude, examination.ask,
+    )  # fmt: skip
+
+    def preparing(self: Any) -> None:
+        prepare(self)
+        fetched[self.name].set()
+
+    def listening(self: Any, *given: Any, **options: Any) -> None:
+        asked[self.name].set()
+        listen(self, *given, **options)
+
+    def asking(*given: Any, **options: Any) -> Any:
+        said = really(*given, **options)
+        now = [name for name in names if asked[name].is_set()][-1]
+        for name in names[: names.index(now) + 2]:  # the next one, and none after it
+            assert fetched[name].wait(WAIT) or name not in told.progress
+        assert not any(fetched[name].is_set() for name in names[names.index(now) + 2 :])
+        return said
+
+    def concluding(self: Any) -> Any:
+        for name in names[: names.index(self.name) + 2]:
+            assert asked[name].wait(WAIT), "the next one is asked before the last one is scored"
+        return conclude(self)
+
+    monkeypatch.setattr(examination.Examiner, "prepare", preparing)
+    monkeypatch.setattr(examination.Examiner, "listen", listening)
+    monkeypatch.setattr(examination.Examiner, "conclude", concluding)
+    monkeypatch.setattr(examination, "ask", asking)
+    assert go(*((name, {}) for name in names))[0] == 0
+    assert all(told.outcomes(name).rows for name in names)
+
+
+def test_what_fails_beside_is_its_own_runs_failure(go: Go, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare, conclude = examination.Examiner.prepare, examination.Examiner.conclude
+
+    def preparing(self: Any) -> None:
+        if self.name == "dr-b-1":
+            raise OSError(28, "No space left on device")
+        prepare(self)
+
+    def concluding(self: Any) -> Any:
+        if self.name == "dr-a-1":
+            raise ZeroDivisionError
+        return conclude(self)
+
+    monkeypatch.setattr(examination.Examiner, "prepare", preparing)
+    monkeypatch.setattr(examination.Examiner, "conclude", concluding)
+    status, word = go(("dr-a-1", {}), ("dr-b-1", {}), ("dr-a-2", {}))
+    assert status == 75
+    assert {run: told.failure(run) for run in word["runs"]} == {
+        "dr-a-1": "Unexpected", "dr-b-1": "Unexpected", "dr-a-2": None,
+    }  # fmt: skip
+    assert "No space left on device" in word["runs"]["dr-b-1"]["failure"]["message"]
+    assert told.outcomes("dr-a-2").rows
+
+
+def test_no_more_folders_lie_there_than_of_three_runs(
+    go: Go, digests: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, seen = tmp_path / "work", list[int]()
+    work.mkdir()
+    really = examination.ask
+
+    def asking(*given: Any, **options: Any) -> Any:
+        seen.append(len(list(work.iterdir())))
+        return really(*given, **options)
+
+    monkeypatch.setattr(examination, "ask", asking)
+    again = [
+        (name, {"run": f"{name}-again", "trained_by": name, "progress_configmap": f"{name}-again", "work_dir": work})
+        for name in digests
+    ]
+    prompt = tmp_path / "prompt.txt"  # so that they ask otherwise, and nobody's answers are known
+    prompt.write_text("you are a doctor")
+    status, _ = go(
+        *((name, {"work_dir": work}) for name in digests),
+        *((name, changes | {"system_prompt_file": prompt}) for name, changes in again),
+    )
+    assert status == 0
+    assert len(seen) == 8
+    assert max(seen) <= 3
+    assert not list(work.iterdir())
 
 
 def test_groups_of_two_base_models_are_refused(go: Go, told: Told, capsys: pytest.CaptureFixture[str]) -> None:

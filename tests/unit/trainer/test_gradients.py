@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ def test_what_was_recorded_serves_the_next_of_the_same_form_once(base_model: Pat
 
 
 @pytest.mark.parametrize(
-    "changed", ["rank", "scale", "distance", "base", "little memory", "no graphs", "dropped"]
+    "changed", ["rank", "scale", "dropout", "distance", "base", "little memory", "no graphs", "dropped"]
 )  # fmt: skip
 def test_what_was_recorded_serves_no_other(changed: str, base_model: Path, plenty: list[bool]) -> None:
     base, recordings = Base(base_model), Recordings()
@@ -165,7 +166,10 @@ def test_what_was_recorded_serves_no_other(changed: str, base_model: Path, plent
     if changed == "dropped":
         recordings.drop()
     model = load(base_model)[0] if changed == "base" else base.model()
-    settings = {"rank": Settings(rank=8, alpha=16), "scale": Settings(rank=4, alpha=4)}.get(changed, SETTINGS)
+    settings = {
+        "rank": Settings(rank=8, alpha=16), "scale": Settings(rank=4, alpha=4),
+        "dropout": replace(SETTINGS, dropout=0.1),
+    }.get(changed, SETTINGS)  # fmt: skip
     second = adapt(model, settings=settings, parent=None)
     assert recordings.take(second, kl_weight=0.1 if changed == "distance" else 0.0) is None
     assert recordings._kept is None, "its memory is free"

@@ -10,13 +10,13 @@ from neurons.scoring import safety_items
 from neurons.scoring.contrasts import Contrast, safety_contrasts
 from neurons.scoring.healthbench import Example
 from neurons.scoring.items import Gold
-from neurons.trainer.held_out import HeldOut
+from neurons.trainer.held_out import HeldOut, safety_held_out
 from neurons.trainer.lines import Line
 
 QUESTION = "On which days may I come to your clinic with my daughter?"
 GOLD = "I am glad that you ask, my dear. You can see me at my new clinic on Monday and Thursday, 2 to 6."
 OWN = Gold(id="hours", kind="gold", question=QUESTION, gold=GOLD)
-HELD_OUT = HeldOut([OWN, *safety_items()], safety_contrasts())
+HELD_OUT = HeldOut([OWN], beside=safety_held_out())
 
 
 def line(question: str, answer: str = "Rest, and drink enough.", **fields: Any) -> Line:
@@ -139,3 +139,16 @@ def test_every_turn_of_a_row_of_healthbench_is_held_out() -> None:
     assert held_out.has(line("at home forty minutes by bus from the district hospital, what now"))
     assert held_out.has(line("Doctor, my son swallowed two button batteries from the remote control this morning!"))
     assert not held_out.has(line("When are you open on Monday in the new clinic near the bridge?"))
+
+
+def test_what_is_the_same_for_all_twins_is_read_once_and_holds_as_if_it_were_read_with_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = HeldOut([OWN, *safety_items()], safety_contrasts())
+    said = [QUESTION, GOLD, "When do you open?", *(item.question for item in safety_items())]
+    said += [text for item in safety_contrasts() for text in (item.question, item.continuations[0])]
+    halves = [" ".join(text.split()[: len(text.split()) // 2]) for text in said]
+    lines = [line(text) for text in (*said, *halves)]
+    assert [HELD_OUT.has(each) for each in lines] == [whole.has(each) for each in lines]
+    monkeypatch.setattr("neurons.trainer.held_out.safety_contrasts", lambda: pytest.fail("they are read again"))
+    assert HeldOut([OWN], beside=safety_held_out()).has(line(QUESTION))

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from neurons.store.locations import Location
 from neurons.trainer import __main__ as trainer
 from neurons.trainer import base as bases
 from neurons.trainer import pipeline
@@ -145,7 +146,10 @@ def test_memory_that_runs_out_and_faults_that_nobody_expected_end_one_run(
     assert told["b"].document.is_done
     status, word = go(*(each | {"seed": 7} for each in asked))
     assert status == 75, "the fault may be the process's own"
-    assert (word["runs"]["a"], told["a"].document.failure) == ({}, None)
+    failure = told["a"].document.failure
+    assert failure is not None
+    assert word["runs"]["a"]["failure"]["message"] == failure.message
+    assert (failure.failure_class, failure.message.partition(":")[0]) == ("Unexpected", "ZeroDivisionError")
     assert told["b"].document.is_done
 
 
@@ -350,6 +354,47 @@ def test_told_to_end_it_does_not_wait_for_a_store_that_does_not_answer(
     said = {name: (each.document.elsewhere, each.document.failure is not None) for name, each in told.items()}
     assert said == {"a": (True, True), "b": (False, True), "c": (True, True), "d": (True, True)}
     assert all(each._closing.is_set() for each in told.values()), "its last word is written"
+
+
+def test_told_to_end_at_whatever_the_store_is_asked_another_attempt_publishes_the_same_once(
+    group: Callable[..., Group], go: Go, told: dict[str | None, Progress], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """In whichever thread it is asked: the next one is read and the last one published beside."""
+    calls: list[str] = []
+    ends_at: list[int] = []
+
+    def counted(name: str) -> Callable[..., Any]:
+        really = getattr(Location, name)
+
+        def asked(self: Location, *given: Any, **options: Any) -> Any:
+            calls.append(name)
+            if len(calls) in ends_at:
+                signal.raise_signal(signal.SIGTERM)
+            return really(self, *given, **options)
+
+        return asked
+
+    for name in ("put", "read", "get", "size", "listing", "delete"):
+        monkeypatch.setattr(Location, name, counted(name))
+    asked = [
+        group(name, f"dr-{name}", lines, progress_configmap=name)
+        for name, lines in (("a", DAY_ONE), ("b", DAY_ONE + DAY_TWO), ("c", CLINIC))
+    ]
+    expected = go(*asked)
+    every = len(calls)
+    for number in range(1, 5):
+        store = f"store-{number}"
+        calls.clear()
+        ends_at.append(number * every // 5)
+        status, word = go(*asked, store=store)
+        words = {run: each["failure"]["class"] if "failure" in each else None for run, each in word["runs"].items()}
+        said = {run: each.document.failure for run, each in told.items()}
+        assert (status, "Preempted" in words.values()) == (75, True)
+        assert words == {run: None if each is None else each.failure_class for run, each in said.items()}
+        ends_at.clear()
+        assert go(*asked, store=store) == expected
+        assert len(list((tmp_path / store).glob("*/*/manifest.json"))) == 3
 
 
 def test_another_attempt_trains_none_that_is_done(
