@@ -36,6 +36,8 @@ pytest.importorskip("peft", reason="examining needs peft, which is only in the t
 # Behind that: without torch they are cut short themselves.
 from tests.unit.trainer.test_run import DAY_ONE, DAY_TWO, ITEMS, arguments, write
 
+pytestmark = pytest.mark.timeout(900)  # real models answer, on however busy a processor
+
 Json = dict[str, Any]
 UID = "uid-of-the-run"
 RUN_DIGEST = "sha256:" + "f" * 64

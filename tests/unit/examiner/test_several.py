@@ -29,6 +29,8 @@ pytest.importorskip("peft", reason="examining needs peft, which is only in the t
 from tests.unit.examiner.test_examiner import heard
 from tests.unit.trainer.test_run import DAY_ONE, DAY_TWO, ITEMS, arguments, write
 
+pytestmark = pytest.mark.timeout(900)  # real models answer, on however busy a processor
+
 Json = dict[str, Any]
 Group = dict[str, object]
 TWINS = ("dr-a", "dr-b")
