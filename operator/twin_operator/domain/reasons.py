@@ -844,6 +844,12 @@ class Reason(StrEnum):
         "its GPUs (`nvidia-smi`, XID errors)",
         "yes",
     )
+    UNEXPECTED = (
+        "Unexpected",
+        "a fault that nobody expected, of one run among several of a trainer or examiner; the others go on",
+        "nothing: it is started again, at most `retries` times; if it stays, the pod's log has all of it",
+        "yes",
+    )
     STORE_FAILED = (
         "StoreFailed",
         "the store did not give what a run needs to begin",
