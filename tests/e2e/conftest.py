@@ -23,6 +23,7 @@ from bettertherapy_api import names
 from demo.curriculum import LEARNER
 from localcluster import Cluster
 from tests.conftest import ROOT, Kubectl
+from tests.groups import CRD as LEADER_WORKER_SETS
 
 NAMESPACE = "doctors"
 POOL = "clinic"
@@ -202,6 +203,7 @@ def clinic(kubectl: Kubectl) -> Clinic:
     # What another suite applied by hand is not Helm's to upgrade.
     for kind in ("validatingadmissionpolicybindings", "validatingadmissionpolicies", "crd"):
         kubectl("delete", kind, "-l", "app.kubernetes.io/part-of=bettertherapy", "--ignore-not-found", "--timeout=60s")
+    kubectl("delete", LEADER_WORKER_SETS, "--ignore-not-found", "--timeout=60s")  # most clusters don't know them
     return Clinic(kubectl, run_demo("--until", "answers"))
 
 
