@@ -1,4 +1,4 @@
-"""Runs and rounds are woken by whatever becomes of their pods: they read more of them than pools do."""
+"""What a pod's changes wake: runs and rounds read more of them than pools do, and reports count only with them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from twin_operator.domain.pool_facts import pod_facts
 from twin_operator.engine.resources import Key, Manifest
 from twin_operator.engine.store import Entry
 from twin_operator.kinds.triggers.table import woken
+from twin_operator.kinds.watched import POOL_TASKS
 
 KEY = Key("Pod", NAMESPACE, "r1-abcde")
 
@@ -36,3 +37,8 @@ async def test_a_pod_that_begins_wakes_whom_it_works_for(label: str, kind: str) 
     before, after = (entry(label, "its-owner", phase=phase) for phase in ("Pending", "Running"))
     assert before.value == after.value, "pools read the same of it"
     assert Key(kind, NAMESPACE, "its-owner") in set(woken(world, before, after))
+
+
+async def test_a_miners_report_that_was_seen_before_its_pod_is_looked_at_with_it() -> None:
+    world = (await serving()).process.world
+    assert Key(POOL_TASKS, NAMESPACE, "p") in set(woken(world, None, entry(names.LABEL_POOL, "p", phase="Running")))

@@ -138,6 +138,7 @@ TRIGGERS: Final = (
     Trigger(of=FINE_TUNE_RUN.kind, when=starts_or_ends, wakes=twin_of_run, why="a version may have come out of it"),
     Trigger(of=FINE_TUNE_RUN.kind, when=starts_or_ends, wakes=tasks_of_run, why="its validator is told of it"),
     Trigger(of=POD_REPORT.kind, when=stands_differently, wakes=tasks_of_owner_pool, why="it may be offered a task"),
+    Trigger(of=POD.kind, when=comes_or_goes, wakes=tasks_of_owner_pool, why="what its miner said counts from now on"),
     Trigger(of=MINER_POOL.kind, when=asks_differently, wakes=tasks_of_pool, why="it may take others"),
     Trigger(of=FINE_TUNE_RUN.kind, when=leaves_a_place, wakes=next_in_line, why="a place became free"),
     Trigger(of=FINE_TUNE_RUN.kind, when=takes_others_along, wakes=next_in_line, why="those behind them move up"),
