@@ -26,32 +26,21 @@ _TAGS: Final = frozenset(
 _ADDRESS: Final = re.compile(r"https?://[^\s<>\"'`(){}\[\]\\|^]+")
 
 
+def _shown(markdown: MarkdownIt, what: str, *, opened: str, closed: str) -> MarkdownIt:
+    """Show each `what` between two texts."""
+    markdown.add_render_rule(f"{what}_open", lambda *_: opened)
+    markdown.add_render_rule(f"{what}_close", lambda *_: closed)
+    return markdown
+
+
 def _headings(markdown: MarkdownIt) -> MarkdownIt:
     """Show headings as bold paragraphs: an answer must not break the order of the page's own headings."""
-
-    def opened(*_: Any) -> str:
-        return "<p><strong>"
-
-    def closed(*_: Any) -> str:
-        return "</strong></p>\n"
-
-    markdown.add_render_rule("heading_open", opened)
-    markdown.add_render_rule("heading_close", closed)
-    return markdown
+    return _shown(markdown, "heading", opened="<p><strong>", closed="</strong></p>\n")
 
 
 def _tables(markdown: MarkdownIt) -> MarkdownIt:
     """Put each table into a box in which it can be scrolled."""
-
-    def opened(*_: Any) -> str:
-        return '<div class="scroll" tabindex="0"><table>\n'
-
-    def closed(*_: Any) -> str:
-        return "</table></div>\n"
-
-    markdown.add_render_rule("table_open", opened)
-    markdown.add_render_rule("table_close", closed)
-    return markdown
+    return _shown(markdown, "table", opened='<div class="scroll" tabindex="0"><table>\n', closed="</table></div>\n")
 
 
 _MARKDOWN: Final = _tables(_headings(MarkdownIt("commonmark", {"html": False, "breaks": True}).enable("table")))

@@ -197,18 +197,11 @@ async def another_client(miner: RunningMiner) -> dict[str, str]:
     return headers
 
 
-async def test_of_one_twin_a_client_whose_questions_take_all_places_to_wait_keeps_no_other_out(tmp_path: Path) -> None:
-    async with full_engine(tmp_path, flood=12, max_held=8) as (miner, agent, tasks):
-        headers = await another_client(miner)
-        assert (await miner.ask("indra"))[0] == 429
-        one = asyncio.create_task(miner.ask("indra", headers=headers))
-        await eventually(lambda: waiting(miner) == 9)
-        release(agent)
-        assert {(await each)[0] for each in (*tasks, one)} == {200}
-
-
-async def test_of_one_twin_a_client_that_runs_as_many_as_may_keeps_no_other_out(tmp_path: Path) -> None:
-    async with full_engine(tmp_path, flood=12, max_in_flight=12) as (miner, agent, tasks):
+@pytest.mark.parametrize("most", [{"max_held": 8}, {"max_in_flight": 12}], ids=["to wait", "to run"])
+async def test_of_one_twin_a_client_that_takes_all_places_keeps_no_other_out(
+    tmp_path: Path, most: dict[str, int]
+) -> None:
+    async with full_engine(tmp_path, flood=12, **most) as (miner, agent, tasks):
         headers = await another_client(miner)
         assert (await miner.ask("indra"))[0] == 429
         one = asyncio.create_task(miner.ask("indra", headers=headers))
